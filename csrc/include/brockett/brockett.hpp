@@ -1,0 +1,10 @@
+// Everything that brockett offers to C++.
+#pragma once
+
+#include "brockett/autocorrelation.hpp"  // IWYU pragma: export
+#include "brockett/context.hpp"          // IWYU pragma: export
+#include "brockett/descramble.hpp"       // IWYU pragma: export
+#include "brockett/error.hpp"            // IWYU pragma: export
+#include "brockett/matrix_view.hpp"      // IWYU pragma: export
+#include "brockett/penalty.hpp"          // IWYU pragma: export
+#include "brockett/svd.hpp"              // IWYU pragma: export
