@@ -1,0 +1,106 @@
+// Fortran BLAS and LAPACK by their ABI: spelling of the symbols, width of the integers, prototypes for both precisions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "brockett/error.hpp"
+#include "brockett/matrix_view.hpp"
+
+// dgemm is BROCKETT_BLAS_PREFIX ## dgemm ## BROCKETT_BLAS_SUFFIX; the build says which.
+#define BROCKETT_PASTE_(a, b, c) a##b##c
+#define BROCKETT_PASTE(a, b, c) BROCKETT_PASTE_(a, b, c)
+#define BROCKETT_FORTRAN(name) BROCKETT_PASTE(BROCKETT_BLAS_PREFIX, name, BROCKETT_BLAS_SUFFIX)
+
+namespace brockett::linalg::lapack {
+
+#ifdef BROCKETT_BLAS_ILP64
+using blas_int = std::int64_t;
+#else
+using blas_int = std::int32_t;
+#endif
+
+/// `value` as an integer of this BLAS; `what` names it where a 32-bit one is too narrow.
+inline blas_int to_blas(index_t value, const char* what) {
+  if (value > std::numeric_limits<blas_int>::max()) {
+    throw Unsupported(std::string(what) + " = " + std::to_string(value) +
+                      " does not fit the 32-bit integers of this BLAS; build brockett with a 64-bit one (ILP64)");
+  }
+  return static_cast<blas_int>(value);
+}
+
+/// The routines of one precision: Fortran<double>::gemm is dgemm.
+template <class T>
+struct Fortran;
+
+}  // namespace brockett::linalg::lapack
+
+// Null where LAPACK is older than 3.7.
+#ifdef BROCKETT_HAVE_SYEVD_2STAGE
+#define BROCKETT_SYEVD_2STAGE(x) &BROCKETT_FORTRAN(x##syevd_2stage)
+#else
+#define BROCKETT_SYEVD_2STAGE(x) nullptr
+#endif
+
+// gfortran passes the length of every character argument behind the last one; other compilers ignore the surplus.
+#define BROCKETT_DECLARE(T, x, Int)                                                                                    \
+  extern "C" {                                                                                                         \
+  void BROCKETT_FORTRAN(x##gemm)(const char* op_a, const char* op_b, const Int* m, const Int* n, const Int* k,         \
+                                 const T* alpha, const T* a, const Int* lda, const T* b, const Int* ldb,               \
+                                 const T* beta, T* c, const Int* ldc, std::size_t, std::size_t);                       \
+  void BROCKETT_FORTRAN(x##syrk)(const char* uplo, const char* op, const Int* n, const Int* k, const T* alpha,         \
+                                 const T* a, const Int* lda, const T* beta, T* c, const Int* ldc, std::size_t,         \
+                                 std::size_t);                                                                         \
+  void BROCKETT_FORTRAN(x##trsm)(const char* side, const char* uplo, const char* op, const char* diag, const Int* m,   \
+                                 const Int* n, const T* alpha, const T* a, const Int* lda, T* b, const Int* ldb,       \
+                                 std::size_t, std::size_t, std::size_t, std::size_t);                                  \
+  void BROCKETT_FORTRAN(x##geqrf)(const Int* m, const Int* n, T* a, const Int* lda, T* tau, T* work,                   \
+                                  const Int* lwork, Int* info);                                                        \
+  void BROCKETT_FORTRAN(x##orgqr)(const Int* m, const Int* n, const Int* k, T* a, const Int* lda, const T* tau,        \
+                                  T* work, const Int* lwork, Int* info);                                               \
+  void BROCKETT_FORTRAN(x##potrf)(const char* uplo, const Int* n, T* a, const Int* lda, Int* info, std::size_t);       \
+  void BROCKETT_FORTRAN(x##getrf)(const Int* m, const Int* n, T* a, const Int* lda, Int* pivots, Int* info);           \
+  void BROCKETT_FORTRAN(x##syev)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w,         \
+                                 T* work, const Int* lwork, Int* info, std::size_t, std::size_t);                      \
+  void BROCKETT_FORTRAN(x##syevd)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w,        \
+                                  T* work, const Int* lwork, Int* iwork, const Int* liwork, Int* info, std::size_t,    \
+                                  std::size_t);                                                                        \
+  void BROCKETT_FORTRAN(x##syevd_2stage)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w, \
+                                         T* work, const Int* lwork, Int* iwork, const Int* liwork, Int* info,          \
+                                         std::size_t, std::size_t);                                                    \
+  void BROCKETT_FORTRAN(x##syevr)(const char* jobz, const char* range, const char* uplo, const Int* n, T* a,           \
+                                  const Int* lda, const T* vl, const T* vu, const Int* il, const Int* iu,              \
+                                  const T* abstol, Int* found, T* w, T* z, const Int* ldz, Int* isuppz, T* work,       \
+                                  const Int* lwork, Int* iwork, const Int* liwork, Int* info, std::size_t,             \
+                                  std::size_t, std::size_t);                                                           \
+  void BROCKETT_FORTRAN(x##gesdd)(const char* jobz, const Int* m, const Int* n, T* a, const Int* lda, T* s, T* u,      \
+                                  const Int* ldu, T* vt, const Int* ldvt, T* work, const Int* lwork, Int* iwork,       \
+                                  Int* info, std::size_t);                                                             \
+  void BROCKETT_FORTRAN(x##gesvd)(const char* jobu, const char* jobvt, const Int* m, const Int* n, T* a,               \
+                                  const Int* lda, T* s, T* u, const Int* ldu, T* vt, const Int* ldvt, T* work,         \
+                                  const Int* lwork, Int* info, std::size_t, std::size_t);                              \
+  }                                                                                                                    \
+  namespace brockett::linalg::lapack {                                                                                 \
+  template <>                                                                                                          \
+  struct Fortran<T> {                                                                                                  \
+    static constexpr auto gemm = &BROCKETT_FORTRAN(x##gemm);                                                           \
+    static constexpr auto syrk = &BROCKETT_FORTRAN(x##syrk);                                                           \
+    static constexpr auto trsm = &BROCKETT_FORTRAN(x##trsm);                                                           \
+    static constexpr auto geqrf = &BROCKETT_FORTRAN(x##geqrf);                                                         \
+    static constexpr auto orgqr = &BROCKETT_FORTRAN(x##orgqr);                                                         \
+    static constexpr auto potrf = &BROCKETT_FORTRAN(x##potrf);                                                         \
+    static constexpr auto getrf = &BROCKETT_FORTRAN(x##getrf);                                                         \
+    static constexpr auto syev = &BROCKETT_FORTRAN(x##syev);                                                           \
+    static constexpr auto syevd = &BROCKETT_FORTRAN(x##syevd);                                                         \
+    static constexpr auto syevr = &BROCKETT_FORTRAN(x##syevr);                                                         \
+    static constexpr auto gesdd = &BROCKETT_FORTRAN(x##gesdd);                                                         \
+    static constexpr auto gesvd = &BROCKETT_FORTRAN(x##gesvd);                                                         \
+    static constexpr decltype(syevd) syevd_2stage = BROCKETT_SYEVD_2STAGE(x);                                          \
+  };                                                                                                                   \
+  }
+BROCKETT_DECLARE(float, s, brockett::linalg::lapack::blas_int)
+BROCKETT_DECLARE(double, d, brockett::linalg::lapack::blas_int)
+#undef BROCKETT_DECLARE
+#undef BROCKETT_SYEVD_2STAGE

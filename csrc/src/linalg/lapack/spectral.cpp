@@ -1,0 +1,245 @@
+// Symmetric eigenvalues and singular values. The fast driver of LAPACK runs first; where it does not converge the robust
+// one is tried on a copy of the matrix before an error is raised.
+#include <algorithm>
+#include <string>
+
+#include "linalg/lapack/blas.hpp"
+#include "linalg/lapack/lapack_linalg.hpp"
+#include "linalg/lapack/memory.hpp"
+#include "linalg/lapack/workspace.hpp"
+
+namespace brockett::linalg::lapack {
+namespace {
+
+// Two-stage reduction pays for values alone above this order: 1.75x at 4096, level at 2048, slower below (Zen 5, OpenBLAS
+// 0.3.34, one thread).
+constexpr index_t kTwoStageFrom = 3000;
+
+// syevr computes a range of eigenvectors faster than syevd all of them up to a share that grows with n: a quarter at 256 and
+// 512, a half at 2048 (same machine).
+constexpr index_t kRangeShare = 4;
+
+[[noreturn]] void throw_not_converged(const char* first, blas_int first_info, const char* second, blas_int second_info,
+                                      index_t rows, index_t cols) {
+  throw NotConverged(std::string(first) + " and then " + second + " did not converge on a " + std::to_string(rows) +
+                     " x " + std::to_string(cols) + " matrix: " + std::to_string(first_info) + " and " +
+                     std::to_string(second_info) + " off-diagonal entries did not vanish");
+}
+
+template <class T>
+struct Eigen {
+  char job;
+  blas_int n;
+  blas_int ld;
+  T* a;
+  T* values;
+};
+
+// Divide and conquer, one-stage or two-stage.
+template <class T>
+blas_int syevd(decltype(Fortran<T>::syevd) driver, const char* routine, const Eigen<T>& e) {
+  const char uplo = 'L';
+  const index_t n = e.n;
+  // LAPACK itself computes this length in its own integers, so it is checked before the query and not by it.
+  const index_t least = e.job == 'V' ? 1 + 6 * n + 2 * n * n : 2 * n + 1;
+  to_blas(least, (std::string(routine) + " on order " + std::to_string(n) + ": workspace").c_str());
+  blas_int info = 0, lwork = -1, liwork = -1, isize = 0;
+  T answer = 0;
+  driver(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, &answer, &lwork, &isize, &liwork, &info, 1, 1);
+  check_arguments(info, routine);
+  lwork = std::max(queried_size(answer, routine), static_cast<blas_int>(least));
+  liwork = std::max<blas_int>(isize, e.job == 'V' ? 3 + 5 * e.n : 1);
+  Scratch<T> work(lwork);
+  Scratch<blas_int> iwork(liwork);
+  driver(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, work.data(), &lwork, iwork.data(), &liwork, &info, 1, 1);
+  check_arguments(info, routine);
+  return info;
+}
+
+// Implicit QL/QR: slow and all but sure.
+template <class T>
+blas_int syev(const Eigen<T>& e) {
+  const char uplo = 'L';
+  blas_int info = 0, lwork = -1;
+  T answer = 0;
+  Fortran<T>::syev(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, &answer, &lwork, &info, 1, 1);
+  check_arguments(info, "syev");
+  lwork = queried_size(answer, "syev");
+  Scratch<T> work(lwork);
+  Fortran<T>::syev(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, work.data(), &lwork, &info, 1, 1);
+  check_arguments(info, "syev");
+  return info;
+}
+
+// Eigenpairs first … last (1-based, ascending) by bisection and inverse iteration; returns info, or n where fewer were found.
+template <class T>
+blas_int syevr_range(const Eigen<T>& e, blas_int first, blas_int last, T* vectors, blas_int ldv) {
+  const char range = 'I', uplo = 'L';
+  const T none = 0;
+  blas_int info = 0, lwork = -1, liwork = -1, isize = 0, found = 0;
+  T answer = 0;
+  Scratch<blas_int> support(2 * e.n);
+  const auto call = [&](T* work, blas_int* iwork) {
+    Fortran<T>::syevr(&e.job, &range, &uplo, &e.n, e.a, &e.ld, &none, &none, &first, &last, &none, &found, e.values,
+                      vectors, &ldv, support.data(), work, &lwork, iwork, &liwork, &info, 1, 1, 1);
+    check_arguments(info, "syevr");
+  };
+  call(&answer, &isize);
+  lwork = queried_size(answer, "syevr");
+  liwork = std::max<blas_int>(isize, 10 * e.n);
+  Scratch<T> work(lwork);
+  Scratch<blas_int> iwork(liwork);
+  call(work.data(), iwork.data());
+  return info == 0 && found != last - first + 1 ? e.n : info;
+}
+
+template <class T>
+struct Svd {
+  char job;
+  blas_int m, n;
+  T* a;
+  blas_int lda;
+  T* s;
+  T* u;
+  blas_int ldu;
+  T* vt;
+  blas_int ldvt;
+};
+
+// Divide and conquer.
+template <class T>
+blas_int gesdd(const Svd<T>& d) {
+  const index_t small = std::min(d.m, d.n), large = std::max(d.m, d.n);
+  const index_t least = d.job == 'S' ? 4 * small * small + 7 * small : 3 * small + std::max(large, 7 * small);
+  to_blas(least, ("gesdd on a " + std::to_string(d.m) + " x " + std::to_string(d.n) + " matrix: workspace").c_str());
+  blas_int info = 0, lwork = -1;
+  T answer = 0;
+  Scratch<blas_int> iwork(8 * small);
+  const auto call = [&](T* work) {
+    Fortran<T>::gesdd(&d.job, &d.m, &d.n, d.a, &d.lda, d.s, d.u, &d.ldu, d.vt, &d.ldvt, work, &lwork, iwork.data(), &info,
+                      1);
+    check_arguments(info, "gesdd");
+  };
+  call(&answer);
+  lwork = std::max(queried_size(answer, "gesdd"), static_cast<blas_int>(least));
+  Scratch<T> work(lwork);
+  call(work.data());
+  return info;
+}
+
+// Implicit QR on the bidiagonal form.
+template <class T>
+blas_int gesvd(const Svd<T>& d) {
+  blas_int info = 0, lwork = -1;
+  T answer = 0;
+  const auto call = [&](T* work) {
+    Fortran<T>::gesvd(&d.job, &d.job, &d.m, &d.n, d.a, &d.lda, d.s, d.u, &d.ldu, d.vt, &d.ldvt, work, &lwork, &info, 1,
+                      1);
+    check_arguments(info, "gesvd");
+  };
+  call(&answer);
+  lwork = queried_size(answer, "gesvd");
+  Scratch<T> work(lwork);
+  call(work.data());
+  return info;
+}
+
+template <class T>
+Eigen<T> eigen_problem(Mat<T> A, T* values, bool vectors) {
+  return {vectors ? 'V' : 'N', to_blas(A.cols, "order"), to_blas(A.ld, "leading dimension"), A.data, values};
+}
+
+}  // namespace
+
+// A = V diag(values) V^T
+template <class T>
+void Spectral<T>::eigen_symmetric(Mat<T> A, T* host_values, bool vectors) {
+  if (A.empty()) return;
+  const Eigen<T> problem = eigen_problem(A, host_values, vectors);
+  const index_t n = A.cols;
+  if (vectors) {
+    Scratch<T> kept(n * n);
+    const Mat<T> copy(kept.data(), n, n);
+    this->copy(A, copy);
+    const blas_int info = syevd<T>(Fortran<T>::syevd, "syevd", problem);
+    if (info == 0) return;
+    this->copy(copy, A);
+    if (const blas_int again = syev(problem)) throw_not_converged("syevd", info, "syev", again, n, n);
+    return;
+  }
+  // Without vectors LAPACK leaves the strict upper triangle alone: the copy fits in there, and the diagonal beside it.
+  Scratch<T> diagonal(n);
+  for (index_t i = 0; i < n; ++i) diagonal[i] = A.data[i + i * A.ld];
+  this->mirror_lower(A);
+  const bool two_stage = Fortran<T>::syevd_2stage != nullptr && n >= kTwoStageFrom;
+  const char* routine = two_stage ? "syevd_2stage" : "syevd";
+  const blas_int info = syevd<T>(two_stage ? Fortran<T>::syevd_2stage : Fortran<T>::syevd, routine, problem);
+  if (info == 0) return;
+  for (index_t j = 0; j < n; ++j) {
+    A.data[j + j * A.ld] = diagonal[j];
+    for (index_t i = j + 1; i < n; ++i) A.data[i + j * A.ld] = A.data[j + i * A.ld];
+  }
+  if (const blas_int again = syev(problem)) throw_not_converged(routine, info, "syev", again, n, n);
+}
+
+// A V = V diag(values), the `count` largest
+template <class T>
+void Spectral<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_values, Mat<T> V) {
+  if (A.empty() || count == 0) return;
+  const index_t n = A.cols;
+  Scratch<T> values(n);
+  const Eigen<T> problem = eigen_problem(A, values.data(), true);
+  if (count <= n / kRangeShare) {
+    this->mirror_lower(A);  // syevr destroys the lower triangle alone: the upper one keeps a copy
+    Scratch<T> diagonal(n);
+    for (index_t i = 0; i < n; ++i) diagonal[i] = A.data[i + i * A.ld];
+    const blas_int first = problem.n - static_cast<blas_int>(count) + 1;
+    const blas_int info =
+        syevr_range(problem, first, problem.n, V.data, to_blas(V.ld, "leading dimension"));
+    if (info == 0) {
+      for (index_t j = 0; j < count; ++j) host_values[j] = values[count - 1 - j];
+      for (index_t j = 0; j < count / 2; ++j) {
+        std::swap_ranges(V.data + j * V.ld, V.data + j * V.ld + n, V.data + (count - 1 - j) * V.ld);
+      }
+      return;
+    }
+    for (index_t j = 0; j < n; ++j) {
+      A.data[j + j * A.ld] = diagonal[j];
+      for (index_t i = j + 1; i < n; ++i) A.data[i + j * A.ld] = A.data[j + i * A.ld];
+    }
+  }
+  eigen_symmetric(A, values.data(), true);
+  for (index_t j = 0; j < count; ++j) {
+    host_values[j] = values[n - 1 - j];
+    std::copy_n(A.data + (n - 1 - j) * A.ld, n, V.data + j * V.ld);
+  }
+}
+
+// A = U diag(s) Vt
+template <class T>
+void Spectral<T>::svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) {
+  if (A.empty()) return;
+  const bool vectors = !U.empty() || !Vt.empty();
+  const Svd<T> problem{vectors ? 'S' : 'N',
+                       to_blas(A.rows, "rows"),
+                       to_blas(A.cols, "columns"),
+                       A.data,
+                       to_blas(A.ld, "leading dimension"),
+                       host_s,
+                       U.data,
+                       to_blas(std::max<index_t>(1, U.ld), "leading dimension"),
+                       Vt.data,
+                       to_blas(std::max<index_t>(1, Vt.ld), "leading dimension")};
+  Scratch<T> kept(A.rows * A.cols);
+  const Mat<T> copy(kept.data(), A.rows, A.cols);
+  this->copy(A, copy);
+  const blas_int info = gesdd(problem);
+  if (info == 0) return;
+  this->copy(copy, A);
+  if (const blas_int again = gesvd(problem)) throw_not_converged("gesdd", info, "gesvd", again, A.rows, A.cols);
+}
+
+template class Spectral<float>;
+template class Spectral<double>;
+
+}  // namespace brockett::linalg::lapack

@@ -1,0 +1,133 @@
+// One text of a test for every engine: TYPED_TEST over {lapack, guarded} x {float, double}.
+//
+//   template <class E> class Svd : public brockett::test::EngineTest<E> {};
+//   TYPED_TEST_SUITE(Svd, brockett::test::Engines, brockett::test::EngineNames);
+//   TYPED_TEST(Svd, of_a_diagonal) {
+//     using T = typename TypeParam::T;
+//     const auto A = this->to_device(HostMatrix<T>{{3, 0}, {0, 2}});
+//     const auto r = brockett::svd<T>(this->context, A.view());
+//     const HostMatrix<T> U = this->to_host(r.U);
+//   }
+//
+// No fixture has a member called T: -Wshadow would refuse the alias in the test.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "brockett/context.hpp"
+#include "guarded.hpp"
+#include "host_matrix.hpp"
+#include "linalg/buffer.hpp"
+#include "linalg/linalg.hpp"
+
+namespace brockett::test {
+
+/// A matrix in the memory of a backend, in either order, its leading dimension larger than need be by `padding`; what lies
+/// between the columns is NaN, so that reading it shows.
+template <class T>
+class DeviceMatrix {
+ public:
+  DeviceMatrix(linalg::Backend& backend, const HostMatrix<T>& A, Order order = Order::column_major, index_t padding = 0)
+      : order_(order), long_(order == Order::column_major ? A.rows : A.cols) {
+    linalg::LinAlg<T>& la = linalg::of<T>(backend);
+    const HostMatrix<T> columns = order == Order::column_major ? A : A.transposed();
+    buffer_ = linalg::Buffer<T>(la, columns.rows + padding, columns.cols);
+    la.fill(buffer_, std::numeric_limits<T>::quiet_NaN());
+    la.upload(columns.data.data(), mat());
+  }
+  /// The column-major reading: the matrix, or its transpose where the order is row-major.
+  linalg::Mat<T> mat() const { return {buffer_.data(), long_, buffer_.cols(), std::max<index_t>(1, buffer_.rows())}; }
+  operator linalg::Mat<T>() const { return mat(); }        // NOLINT: implicit on purpose
+  operator linalg::Mat<const T>() const { return mat(); }  // NOLINT: implicit on purpose
+  MatrixView<const T> view() const {
+    return order_ == Order::column_major ? MatrixView<const T>(buffer_.data(), long_, buffer_.cols(), mat().ld, order_)
+                                         : MatrixView<const T>(buffer_.data(), buffer_.cols(), long_, mat().ld, order_);
+  }
+
+ private:
+  Order order_;
+  index_t long_;
+  linalg::Buffer<T> buffer_;
+};
+
+template <class T>
+HostMatrix<T> to_host(linalg::Backend& backend, linalg::Mat<const T> A) {
+  HostMatrix<T> out(A.rows, A.cols);
+  linalg::of<T>(backend).download(A, out.data.data());
+  return out;
+}
+template <class T>
+HostMatrix<T> to_host(linalg::Backend& backend, MatrixView<const T> A) {
+  return A.order == Order::column_major ? to_host<T>(backend, linalg::Mat<const T>(A.data, A.rows, A.cols, A.ld))
+                                        : to_host<T>(backend, linalg::Mat<const T>(A.data, A.cols, A.rows, A.ld)).transposed();
+}
+
+/// Raw bytes in the memory of a backend (samples in half precision, say).
+inline std::shared_ptr<const void> bytes_to_device(const std::shared_ptr<linalg::Backend>& backend, const void* host,
+                                                   std::size_t bytes) {
+  std::vector<float> words((bytes + sizeof(float) - 1) / sizeof(float));
+  std::memcpy(words.data(), host, bytes);
+  auto& la = backend->single();
+  void* p = la.allocate(words.size() * sizeof(float));
+  la.upload(words.data(), {static_cast<float*>(p), static_cast<index_t>(words.size()), 1});
+  return {p, [backend](void* q) { backend->single().deallocate(q); }};
+}
+
+template <class Scalar, bool guarded_>
+struct Engine {
+  using T = Scalar;
+  static constexpr bool guarded = guarded_;
+};
+using Engines =
+    testing::Types<Engine<float, false>, Engine<double, false>, Engine<float, true>, Engine<double, true>>;
+
+struct EngineNames {
+  template <class E>
+  static std::string GetName(int) {
+    return std::string(E::guarded ? "guarded" : "lapack") + (sizeof(typename E::T) == 4 ? "_float" : "_double");
+  }
+};
+
+template <class E>
+class EngineTest : public testing::Test {
+ public:
+  static constexpr bool guarded = E::guarded;
+  /// Distance from 1 to the next number of this precision, for tolerances.
+  static constexpr double eps = std::numeric_limits<typename E::T>::epsilon();
+
+ protected:
+  std::shared_ptr<linalg::Backend> backend = make_backend();
+  Context context{backend};
+  linalg::LinAlg<typename E::T>& la = linalg::of<typename E::T>(*backend);
+
+  template <class U>
+  DeviceMatrix<U> to_device(const HostMatrix<U>& A, Order order = Order::column_major, index_t padding = 0) {
+    return {*backend, A, order, padding};
+  }
+  template <class U>
+  HostMatrix<U> to_host(const DeviceMatrix<U>& A) {
+    return test::to_host<U>(*backend, A.view());
+  }
+  template <class U>
+  HostMatrix<U> to_host(const Array<U>& A) {
+    return test::to_host<U>(*backend, A.view());
+  }
+  template <class U>
+  HostMatrix<U> to_host(linalg::Mat<U> A) {
+    return test::to_host<U>(*backend, linalg::Mat<const U>(A));
+  }
+
+ private:
+  static std::shared_ptr<linalg::Backend> make_backend() {
+    if constexpr (guarded) return make_guarded_backend();
+    return linalg::lapack_backend();
+  }
+};
+
+}  // namespace brockett::test

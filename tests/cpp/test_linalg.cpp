@@ -1,0 +1,353 @@
+// The contract of linalg.hpp, one primitive after the other: memory, entries, products. Decompositions have a file of their
+// own. By hand first, then at sizes that fit no block, with padded columns.
+#include <cstdint>
+#include <limits>
+#include <numeric>
+
+#include "engines.hpp"
+#include "philox.hpp"
+
+namespace {
+
+using namespace brockett;
+using namespace brockett::linalg;
+using namespace brockett::test;
+
+constexpr index_t kRows = 597, kCols = 43, kPadding = 2;
+
+template <class E>
+class LinAlgTest : public EngineTest<E> {
+ protected:
+  using Matrix = HostMatrix<typename E::T>;
+  Matrix awkward(unsigned seed) const { return Matrix::random(kRows, kCols, seed); }
+  DeviceMatrix<typename E::T> padded(const Matrix& A) { return this->to_device(A, Order::column_major, kPadding); }
+};
+TYPED_TEST_SUITE(LinAlgTest, Engines, EngineNames);
+
+// --- memory ---------------------------------------------------------------------------------------------------------------
+
+TYPED_TEST(LinAlgTest, allocates_aligned_memory_and_nothing_for_nothing) {
+  EXPECT_EQ(this->la.allocate(0), nullptr);
+  this->la.deallocate(nullptr);
+  void* p = this->la.allocate(3);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(p) % 64, 0U);
+  this->la.deallocate(p);
+}
+
+TYPED_TEST(LinAlgTest, names_the_size_that_it_cannot_allocate) {
+  for (const std::size_t bytes : {std::size_t{1} << 60, std::numeric_limits<std::size_t>::max()}) {
+    try {
+      this->la.deallocate(this->la.allocate(bytes));
+      ADD_FAILURE() << "got " << bytes << " bytes";
+    } catch (const OutOfMemory& e) {
+      EXPECT_NE(std::string(e.what()).find(std::to_string(bytes)), std::string::npos) << e.what();
+    }
+  }
+}
+
+TYPED_TEST(LinAlgTest, moves_matrices_in_and_out) {
+  using T = typename TypeParam::T;
+  const HostMatrix<T> A = this->awkward(1);
+  const DeviceMatrix<T> a = this->padded(A), b = this->to_device(HostMatrix<T>(kRows, kCols));
+  EXPECT_EQ(difference(this->to_host(a), A), 0);
+  this->la.copy(a, b);
+  EXPECT_EQ(difference(this->to_host(b), A), 0);
+  this->la.copy(b, a);
+  EXPECT_EQ(difference(this->to_host(a), A), 0);
+}
+
+TYPED_TEST(LinAlgTest, transposes) {
+  using T = typename TypeParam::T;
+  const DeviceMatrix<T> small = this->to_device(HostMatrix<T>{{1, 2, 3}, {4, 5, 6}}), t = this->to_device(HostMatrix<T>(3, 2));
+  this->la.transpose(small, t);
+  EXPECT_EQ(difference(this->to_host(t), HostMatrix<T>{{1, 4}, {2, 5}, {3, 6}}), 0);
+
+  const HostMatrix<T> A = this->awkward(2);
+  const DeviceMatrix<T> a = this->padded(A), b = this->to_device(HostMatrix<T>(kCols, kRows), Order::column_major, 5);
+  this->la.transpose(a, b);
+  EXPECT_EQ(difference(this->to_host(b), A.transposed()), 0);
+}
+
+TYPED_TEST(LinAlgTest, converts_between_float_and_double) {
+  using T = typename TypeParam::T;
+  const HostMatrix<double> D = HostMatrix<double>::random(kRows, kCols, 3);
+  const auto d = this->to_device(D, Order::column_major, 1);
+  const auto f = this->to_device(D.as<float>());
+  const auto a = this->padded(HostMatrix<T>(kRows, kCols));
+  this->la.convert_from(DType::float64, d.mat().data, d.mat().ld, a);
+  EXPECT_EQ(difference(this->to_host(a), D.as<T>()), 0);
+  this->la.convert_from(DType::float32, f.mat().data, f.mat().ld, a);
+  EXPECT_EQ(difference(this->to_host(a), D.as<float>()), 0);
+
+  const auto out = this->to_device(HostMatrix<double>(kRows, kCols), Order::column_major, 3);
+  this->la.convert_to(a, DType::float64, out.mat().data, out.mat().ld);
+  EXPECT_EQ(difference(this->to_host(out), D.as<float>()), 0);
+  this->la.convert_to(a, DType::float32, f.mat().data, f.mat().ld);
+  EXPECT_EQ(difference(this->to_host(f), D.as<float>()), 0);
+  EXPECT_THROW(this->la.convert_to(a, DType::float16, f.mat().data, f.mat().ld), Unsupported);
+}
+
+// All 65,536 numbers of both half types, against the definition: (-1)^s 2^(e - bias) (1 + m / 2^p), subnormal 2^(1 - bias) m / 2^p.
+TYPED_TEST(LinAlgTest, widens_every_half_number_exactly) {
+  using T = typename TypeParam::T;
+  std::vector<std::uint16_t> bits(65536);
+  std::iota(bits.begin(), bits.end(), std::uint16_t{0});
+  const auto halves = bytes_to_device(this->backend, bits.data(), 2 * bits.size());
+  for (const DType type : {DType::float16, DType::bfloat16}) {
+    const int mantissa_bits = type == DType::float16 ? 10 : 7, bias = type == DType::float16 ? 15 : 127;
+    const int top = 2 * bias + 1;
+    const auto a = this->to_device(HostMatrix<T>(256, 256));
+    this->la.convert_from(type, halves.get(), 256, a);
+    const HostMatrix<T> A = this->to_host(a);
+    for (int i = 0; i < 65536; ++i) {
+      const int exponent = (i & 0x7FFF) >> mantissa_bits, mantissa = i & ((1 << mantissa_bits) - 1);
+      const auto got = static_cast<double>(A.data[static_cast<std::size_t>(i)]);
+      ASSERT_EQ(std::signbit(got), i >= 0x8000) << i;
+      if (exponent == top) {
+        ASSERT_TRUE(mantissa == 0 ? std::isinf(got) : std::isnan(got)) << i;
+        continue;
+      }
+      const double fraction = std::ldexp(mantissa, -mantissa_bits);
+      const double expected = exponent == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1 + fraction, exponent - bias);
+      ASSERT_EQ(std::abs(got), expected) << i;
+    }
+  }
+}
+
+TYPED_TEST(LinAlgTest, finds_the_first_number_that_is_not_finite) {
+  using T = typename TypeParam::T;
+  constexpr DType type = sizeof(T) == 4 ? DType::float32 : DType::float64;
+  const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  HostMatrix<T> A = this->awkward(4);
+  A(5, 5) = std::numeric_limits<T>::max();
+  A(6, 6) = std::numeric_limits<T>::denorm_min();
+  const auto first = [&](index_t padding) {
+    const auto a = this->to_device(A, Order::column_major, padding);
+    return this->la.first_nonfinite(type, a.mat().data, kRows, kCols, a.mat().ld);
+  };
+  EXPECT_EQ(first(0), -1);
+  EXPECT_EQ(first(kPadding), -1);  // the NaN between the columns are nobody's business
+  for (const T bad : {nan, -nan, inf, -inf}) {
+    HostMatrix<T> clean = A;
+    A(kRows - 1, kCols - 1) = bad;
+    EXPECT_EQ(first(0), kRows * kCols - 1);
+    A(3, 17) = bad;
+    EXPECT_EQ(first(0), 3 + 17 * kRows);
+    EXPECT_EQ(first(kPadding), 3 + 17 * kRows);
+    A(0, 0) = bad;
+    EXPECT_EQ(first(kPadding), 0);
+    A = clean;
+  }
+  EXPECT_EQ(this->la.first_nonfinite(type, nullptr, 0, 7, 1), -1);
+}
+
+TYPED_TEST(LinAlgTest, finds_halves_that_are_not_finite) {
+  // 65504 and the like are the largest finite numbers; one bit more is infinite.
+  const std::vector<std::uint16_t> half = {0x7BFF, 0xFBFF, 0x0001, 0x7C00}, bfloat = {0x7F7F, 0xFF7F, 0x0001, 0xFF80};
+  for (const auto& [type, bits] : {std::pair{DType::float16, half}, std::pair{DType::bfloat16, bfloat}}) {
+    const auto p = bytes_to_device(this->backend, bits.data(), 8);
+    EXPECT_EQ(this->la.first_nonfinite(type, p.get(), 4, 1, 4), 3);
+    EXPECT_EQ(this->la.first_nonfinite(type, p.get(), 3, 1, 4), -1);
+    EXPECT_EQ(this->la.first_nonfinite(type, p.get(), 2, 2, 2), 3);
+  }
+}
+
+// --- entries --------------------------------------------------------------------------------------------------------------
+
+TYPED_TEST(LinAlgTest, fills_and_sets_the_identity) {
+  using T = typename TypeParam::T;
+  const auto a = this->padded(this->awkward(5));
+  this->la.fill(a, T{2.5});
+  EXPECT_EQ(difference(this->to_host(a), HostMatrix<T>(kRows, kCols, T{2.5})), 0);
+  this->la.set_identity(a);
+  EXPECT_EQ(difference(this->to_host(a), HostMatrix<T>::identity(kRows).block(0, 0, kRows, kCols)), 0);
+}
+
+TYPED_TEST(LinAlgTest, draws_the_normals_of_the_stream_column_by_column) {
+  using T = typename TypeParam::T;
+  constexpr std::uint64_t seed = 0x123456789ABCDEF0;
+  const auto a = this->padded(HostMatrix<T>(kRows, kCols));
+  this->la.normals(a, seed);
+  const HostMatrix<T> A = this->to_host(a);
+  for (index_t i = 0; i < kRows * kCols; ++i) {
+    ASSERT_EQ(A.data[static_cast<std::size_t>(i)], static_cast<T>(philox::normal(seed, static_cast<std::uint64_t>(i))));
+  }
+}
+
+TYPED_TEST(LinAlgTest, scales_adds_and_squares) {
+  using T = typename TypeParam::T;
+  const HostMatrix<T> A = this->awkward(6), B = this->awkward(7);
+  const auto a = this->padded(A), b = this->to_device(B);
+  std::vector<T> rows(kRows), cols(kCols);
+  for (index_t i = 0; i < kRows; ++i) rows[static_cast<std::size_t>(i)] = static_cast<T>(i % 7 - 3);
+  for (index_t j = 0; j < kCols; ++j) cols[static_cast<std::size_t>(j)] = static_cast<T>(j % 5 - 2);
+  HostMatrix<T> expected(kRows, kCols);
+  this->la.scale(T{-2}, a);
+  this->la.add(T{4}, b, a);
+  this->la.scale_columns(a, cols.data());
+  this->la.scale_rows(a, rows.data());
+  this->la.square(a);
+  for (index_t j = 0; j < kCols; ++j) {
+    for (index_t i = 0; i < kRows; ++i) {
+      const T x = (-2 * A(i, j) + 4 * B(i, j)) * cols[static_cast<std::size_t>(j)] * rows[static_cast<std::size_t>(i)];
+      expected(i, j) = x * x;
+    }
+  }
+  EXPECT_LE(difference(this->to_host(a), expected), 4 * this->eps * largest_entry(expected));
+  this->la.scale(T{0}, a);
+  EXPECT_EQ(difference(this->to_host(a), HostMatrix<T>(kRows, kCols)), 0);
+}
+
+TYPED_TEST(LinAlgTest, sums_products_in_double) {
+  using T = typename TypeParam::T;
+  const HostMatrix<T> A = this->awkward(8), B = this->awkward(9);
+  const auto a = this->padded(A), b = this->to_device(B);
+  std::vector<double> columns(kCols);
+  this->la.column_dots(a, b, columns.data());
+  long double total = 0;
+  for (index_t j = 0; j < kCols; ++j) {
+    long double sum = 0;
+    for (index_t i = 0; i < kRows; ++i) sum += static_cast<long double>(A(i, j)) * B(i, j);
+    EXPECT_NEAR(columns[static_cast<std::size_t>(j)], static_cast<double>(sum), 1e-13);
+    total += sum;
+  }
+  EXPECT_NEAR(this->la.dot(a, b), static_cast<double>(total), 1e-12);
+  this->la.column_dots(a, a, columns.data());
+  EXPECT_NEAR(std::accumulate(columns.begin(), columns.end(), 0.0), this->la.dot(a, a), 1e-9);
+  // 2^24 + 1 is lost in a float sum.
+  const auto big = this->to_device(HostMatrix<T>{{4096}, {1}});
+  EXPECT_EQ(this->la.dot(big, big), 16777217.0);
+  EXPECT_EQ(this->la.dot(Mat<T>(nullptr, 0, 3), Mat<T>(nullptr, 0, 3)), 0);
+}
+
+TYPED_TEST(LinAlgTest, measures_norms_without_overflow_or_underflow) {
+  using T = typename TypeParam::T;
+  const auto norm = [&](const HostMatrix<T>& A) { return this->la.norm(this->to_device(A, Order::column_major, 1)); };
+  EXPECT_EQ(norm({{3, 0}, {0, -4}}), 5);
+  EXPECT_EQ(norm({{0, 0}, {0, 0}}), 0);
+  const T huge = std::numeric_limits<T>::max(), tiny = std::numeric_limits<T>::denorm_min();
+  EXPECT_EQ(norm({{huge / 2, huge / 2}, {huge / 2, huge / 2}}), static_cast<double>(huge));
+  EXPECT_EQ(norm({{tiny * 3, 0}, {0, tiny * 4}}), static_cast<double>(tiny) * 5);
+  EXPECT_EQ(norm({{tiny, 0}, {0, 0}}), static_cast<double>(tiny));
+  const double small = sizeof(T) == 4 ? 1e-30 : 1e-161;  // its square has lost its digits, or all, in T
+  EXPECT_NEAR(norm({{static_cast<T>(3 * small), static_cast<T>(4 * small)}}), 5 * small, 5 * small * this->eps);
+  EXPECT_EQ(norm({{1, -std::numeric_limits<T>::infinity()}}), std::numeric_limits<double>::infinity());
+  EXPECT_TRUE(std::isnan(norm({{1, std::numeric_limits<T>::quiet_NaN()}})));
+  const HostMatrix<T> A = this->awkward(10);
+  EXPECT_NEAR(this->la.norm(this->padded(A)), std::sqrt(this->la.dot(this->padded(A), this->padded(A))), 1e-11);
+  EXPECT_EQ(this->la.norm(Mat<T>(nullptr, 0, 3)), 0);
+}
+
+TYPED_TEST(LinAlgTest, finds_the_largest_magnitudes) {
+  using T = typename TypeParam::T;
+  HostMatrix<T> A = this->awkward(11);
+  A(596, 42) = T{-100};
+  EXPECT_EQ(this->la.max_abs(this->padded(A)), 100);
+  EXPECT_EQ(this->la.max_abs(Mat<T>(nullptr, 0, 3)), 0);
+  EXPECT_EQ(this->la.max_abs(this->to_device(HostMatrix<T>{{0, -std::numeric_limits<T>::infinity()}})), INFINITY);
+
+  const auto small = this->to_device(HostMatrix<T>{{1, -7, 0}, {-3, 7, 0}, {3, 2, 0}});
+  index_t row[kCols];
+  T value[kCols];
+  this->la.column_argmax(small, row, value);
+  EXPECT_EQ(row[0], 1);  // the first of -3 and 3
+  EXPECT_EQ(value[0], T{-3});
+  EXPECT_EQ(row[1], 0);
+  EXPECT_EQ(value[1], T{-7});
+  EXPECT_EQ(row[2], 0);
+  EXPECT_EQ(value[2], T{0});
+  this->la.column_argmax(this->padded(A), row, value);
+  for (index_t j = 0; j < kCols; ++j) {
+    index_t best = 0;
+    for (index_t i = 1; i < kRows; ++i) {
+      if (std::abs(A(i, j)) > std::abs(A(best, j))) best = i;
+    }
+    EXPECT_EQ(row[j], best);
+    EXPECT_EQ(value[j], A(best, j));
+  }
+}
+
+// --- products -------------------------------------------------------------------------------------------------------------
+
+TYPED_TEST(LinAlgTest, multiplies_by_hand) {
+  using T = typename TypeParam::T;
+  const HostMatrix<T> A{{1, 2}, {3, 4}, {5, 6}}, B{{1, 0, -1}, {2, 1, 0}};
+  const auto a = this->to_device(A), b = this->to_device(B), c = this->to_device(HostMatrix<T>(3, 3, T{1}));
+  this->la.multiply(Op::none, Op::none, T{2}, a, b, T{-1}, c);
+  EXPECT_EQ(difference(this->to_host(c), HostMatrix<T>{{9, 3, -3}, {21, 7, -7}, {33, 11, -11}}), 0);
+  const auto d = this->to_device(HostMatrix<T>(2, 2, std::numeric_limits<T>::quiet_NaN()));
+  this->la.multiply(Op::transpose, Op::transpose, T{1}, a, b, T{0}, d);  // beta = 0: the NaN in d do not count
+  EXPECT_EQ(difference(this->to_host(d), HostMatrix<T>{{-4, 5}, {-4, 8}}), 0);
+}
+
+TYPED_TEST(LinAlgTest, multiplies_in_every_reading) {
+  using T = typename TypeParam::T;
+  constexpr index_t m = 43, n = 29, k = 101;
+  const HostMatrix<T> A = HostMatrix<T>::random(m, k, 12), B = HostMatrix<T>::random(k, n, 13);
+  const HostMatrix<double> expected = product(A, B);
+  for (const Op op_a : {Op::none, Op::transpose}) {
+    for (const Op op_b : {Op::none, Op::transpose}) {
+      const auto a = this->to_device(op_a == Op::none ? A : A.transposed(), Order::column_major, 2);
+      const auto b = this->to_device(op_b == Op::none ? B : B.transposed(), Order::column_major, 3);
+      const auto c = this->to_device(HostMatrix<T>(m, n), Order::column_major, 1);
+      this->la.multiply(op_a, op_b, T{1}, a, b, T{0}, c);
+      EXPECT_LE(difference(this->to_host(c), expected), 100 * this->eps);
+    }
+  }
+}
+
+TYPED_TEST(LinAlgTest, multiplies_what_is_empty) {
+  using T = typename TypeParam::T;
+  const auto c = this->to_device(HostMatrix<T>(2, 2, T{3}));
+  const Mat<T> none(nullptr, 2, 0), none_t(nullptr, 0, 2);
+  this->la.multiply(Op::none, Op::none, T{1}, none, none_t, T{2}, c);
+  EXPECT_EQ(difference(this->to_host(c), HostMatrix<T>(2, 2, T{6})), 0);
+  this->la.multiply(Op::none, Op::none, T{1}, none, none_t, T{0}, c);
+  EXPECT_EQ(difference(this->to_host(c), HostMatrix<T>(2, 2)), 0);
+  this->la.multiply(Op::none, Op::none, T{1}, none_t, c, T{0}, none_t);
+}
+
+TYPED_TEST(LinAlgTest, multiplies_batches) {
+  using T = typename TypeParam::T;
+  for (const index_t n : {index_t{1}, index_t{2}, index_t{3}, index_t{17}}) {
+    constexpr index_t batch = 3;
+    const HostMatrix<T> A = HostMatrix<T>::random(n, batch * (n + 1), 14), B = HostMatrix<T>::random(n + 1, n, 15);
+    for (const Op op : {Op::none, Op::transpose}) {
+      // A_k: n x (n+1) side by side; B: one for all, by a stride of 0; C_k below each other in one matrix.
+      const auto a = this->to_device(A, Order::column_major, 1);
+      const auto b = this->to_device(op == Op::none ? B : B.transposed());
+      const auto c = this->to_device(HostMatrix<T>(batch * n, n, T{1}));
+      this->la.multiply_batched(Op::none, op, T{2}, a.mat().columns(0, n + 1), (n + 1) * a.mat().ld, b, 0, T{-1},
+                          c.mat().block(0, 0, n, n), n, batch);
+      const HostMatrix<T> C = this->to_host(c);
+      for (index_t k = 0; k < batch; ++k) {
+        HostMatrix<double> expected = product(A.block(0, k * (n + 1), n, n + 1), B);
+        for (double& x : expected.data) x = 2 * x - 1;
+        EXPECT_LE(difference(C.block(k * n, 0, n, n), expected), 100 * this->eps);
+      }
+    }
+  }
+}
+
+TYPED_TEST(LinAlgTest, accumulates_outer_products_in_the_lower_triangle) {
+  using T = typename TypeParam::T;
+  const HostMatrix<T> A{{1, 2}, {3, 4}};
+  const auto c = this->to_device(HostMatrix<T>{{1, -9}, {1, 1}});
+  this->la.accumulate_outer(Op::none, T{1}, this->to_device(A), T{10}, c);  // A A^T = (5 11; 11 25)
+  EXPECT_EQ(difference(this->to_host(c), HostMatrix<T>{{15, -9}, {21, 35}}), 0);
+  this->la.mirror_lower(c);
+  EXPECT_EQ(difference(this->to_host(c), HostMatrix<T>{{15, 21}, {21, 35}}), 0);
+
+  const HostMatrix<T> B = this->awkward(16);
+  for (const Op op : {Op::none, Op::transpose}) {
+    const index_t n = op == Op::none ? kRows : kCols;
+    const HostMatrix<double> expected = op == Op::none ? product(B, B.transposed()) : product(B.transposed(), B);
+    const auto d = this->to_device(HostMatrix<T>(n, n, std::numeric_limits<T>::quiet_NaN()), Order::column_major, 2);
+    this->la.accumulate_outer(op, T{1}, this->padded(B), T{0}, d);
+    EXPECT_TRUE(std::isnan(this->to_host(d)(0, 1)));
+    this->la.mirror_lower(d);
+    EXPECT_LE(difference(this->to_host(d), expected), 40 * this->eps * largest_entry(expected));
+  }
+}
+
+}  // namespace

@@ -1,0 +1,276 @@
+// Threads: workers, limits on BLAS, and that the user's setting is honoured and put back.
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <regex>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "brockett/context.hpp"
+#include "brockett/error.hpp"
+#include "linalg/buffer.hpp"
+#include "linalg/lapack/threads.hpp"
+
+namespace {
+
+using namespace brockett;
+using namespace brockett::linalg;
+
+// The tests run with OPENBLAS_NUM_THREADS=1; these ones play a user who allows two threads, on at least two cores.
+class Threads : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (lapack::blas_threads() == 0) GTEST_SKIP() << "this BLAS cannot be asked for its threads";
+    cpu_set_t cores;
+    ASSERT_EQ(sched_getaffinity(0, sizeof cores, &cores), 0);
+    if (CPU_COUNT(&cores) < 2) GTEST_SKIP() << "one core";
+    found_ = lapack::blas_threads();
+    lapack::set_blas_threads(2);
+  }
+  void TearDown() override {
+    set_threads(0);
+    if (found_ > 0) lapack::set_blas_threads(found_);
+  }
+  // How many threads a matrix product started now would run on.
+  static int in_force() { return lapack::blas_threads_in_force(); }
+
+  std::shared_ptr<Backend> backend = lapack_backend();
+
+ private:
+  int found_ = 0;
+};
+
+TEST_F(Threads, are_what_blas_the_cores_and_the_user_allow) {
+  EXPECT_EQ(threads(), 2);
+  set_threads(1);
+  EXPECT_EQ(threads(), 1);
+  set_threads(1000);
+  EXPECT_EQ(threads(), 2);
+  set_threads(0);
+  lapack::set_blas_threads(1);
+  EXPECT_EQ(threads(), 1);
+  EXPECT_THROW(set_threads(-1), InvalidArgument);
+}
+
+TEST_F(Threads, fewer_cores_mean_fewer_threads) {
+  std::thread([] {
+    cpu_set_t all, one;
+    sched_getaffinity(0, sizeof all, &all);
+    CPU_ZERO(&one);
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (CPU_ISSET(core, &all)) {
+        CPU_SET(core, &one);
+        break;
+      }
+    }
+    ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+    EXPECT_EQ(threads(), 1);
+  }).join();
+  EXPECT_EQ(threads(), 2);
+}
+
+TEST_F(Threads, scopes_give_large_matrices_all_threads_and_small_ones_one) {
+  {
+    const auto scope = backend->thread_scope(1024);
+    EXPECT_EQ(in_force(), 2);
+  }
+  {
+    const auto scope = backend->thread_scope(1023);
+    EXPECT_EQ(in_force(), 1);
+    EXPECT_EQ(threads(), 2);  // what the user allows, not what is in force
+    const auto inner = backend->thread_scope(4096);
+    EXPECT_EQ(in_force(), 1);
+  }
+  EXPECT_EQ(in_force(), 2);
+  set_threads(1);
+  const auto scope = backend->thread_scope(4096);
+  EXPECT_EQ(in_force(), 1);
+}
+
+TEST_F(Threads, scopes_of_several_callers_end_in_any_order) {
+  auto a = backend->thread_scope(10), b = backend->thread_scope(4096), c = backend->thread_scope(10);
+  a.reset();
+  EXPECT_EQ(in_force(), 1);
+  c.reset();
+  EXPECT_EQ(in_force(), 2);
+  b.reset();
+  EXPECT_EQ(in_force(), 2);
+}
+
+TEST_F(Threads, a_setting_changed_meanwhile_is_kept) {
+  auto scope = backend->thread_scope(10);
+  lapack::set_blas_threads(2);  // threadpoolctl in another thread of the program
+  EXPECT_EQ(threads(), 2);
+  lapack::set_blas_threads(1);
+  scope.reset();
+  EXPECT_EQ(in_force(), 2);  // 1 was ours, as far as can be told
+  scope = backend->thread_scope(2048);
+  lapack::set_blas_threads(1);
+  scope.reset();
+  EXPECT_EQ(in_force(), 1);
+}
+
+TEST_F(Threads, many_callers_leave_the_setting_as_it_was) {
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 4; ++t) {
+    callers.emplace_back([this, t] {
+      for (int i = 0; i < 200; ++i) {
+        if (t % 2 == 0) {
+          const auto scope = backend->thread_scope(i % 3 == 0 ? 4096 : 16);
+        } else {
+          backend->for_each(3, [](index_t) {}, {});
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(in_force(), 2);
+}
+
+TEST_F(Threads, workers_do_every_item_once_with_blas_at_one_thread) {
+  std::array<std::atomic<int>, 100> done{};
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  backend->for_each(100, [&](index_t i) {
+    ++done[static_cast<std::size_t>(i)];
+    EXPECT_EQ(in_force(), 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const std::lock_guard lock(mutex);
+    ids.insert(std::this_thread::get_id());
+  }, {});
+  for (const auto& count : done) EXPECT_EQ(count, 1);
+  EXPECT_EQ(ids.size(), 2U);
+  EXPECT_FALSE(ids.contains(std::this_thread::get_id()));
+  EXPECT_EQ(in_force(), 2);
+  backend->for_each(0, [](index_t) { FAIL(); }, {});
+}
+
+TEST_F(Threads, nested_work_stays_on_its_worker) {
+  std::atomic<int> count = 0;
+  backend->for_each(4, [&](index_t) {
+    const auto worker = std::this_thread::get_id();
+    backend->for_each(5, [&](index_t) {
+      EXPECT_EQ(std::this_thread::get_id(), worker);
+      const auto scope = backend->thread_scope(5000);
+      EXPECT_EQ(in_force(), 1);
+      ++count;
+    }, {});
+  }, {});
+  EXPECT_EQ(count, 20);
+  EXPECT_EQ(in_force(), 2);
+}
+
+TEST_F(Threads, one_item_may_use_all_of_blas) {
+  backend->for_each(1, [&](index_t) {
+    const auto scope = backend->thread_scope(4096);
+    EXPECT_EQ(in_force(), 2);
+  }, {});
+}
+
+TEST_F(Threads, the_exception_of_the_lowest_failing_item_is_thrown) {
+  for (int run = 0; run < 20; ++run) {
+    std::atomic<int> started = 0;
+    try {
+      backend->for_each(1000, [&](index_t i) {
+        ++started;
+        if (i == 3) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // fails after 5
+        if (i == 3 || i == 5) throw std::runtime_error(std::to_string(i));
+      }, {});
+      ADD_FAILURE() << "no exception";
+    } catch (const std::runtime_error& e) {
+      EXPECT_STREQ(e.what(), "3");
+    }
+    EXPECT_LT(started, 1000);
+  }
+  EXPECT_EQ(in_force(), 2);
+}
+
+TEST_F(Threads, a_poll_that_throws_stops_the_work) {
+  for (const int limit : {2, 1}) {  // with workers, and without
+    set_threads(limit);
+    std::atomic<int> started = 0;
+    int polls = 0;
+    const auto caller = std::this_thread::get_id();
+    const auto poll = [&] {
+      EXPECT_EQ(std::this_thread::get_id(), caller);
+      if (++polls == 3) throw Interrupted();
+    };
+    const auto sleep = [&](index_t) {
+      ++started;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    };
+    EXPECT_THROW(backend->for_each(1000, sleep, poll), Interrupted);
+    EXPECT_EQ(polls, 3);
+    EXPECT_GT(started, 0);
+    EXPECT_LT(started, 100);
+  }
+  EXPECT_EQ(in_force(), 2);
+}
+
+// Products of two threads before, in, and after the fork; nothing of ours lives in the child but this thread.
+TEST_F(Threads, work_goes_on_after_a_fork) {
+  LinAlg<double>& la = backend->full();
+  const index_t n = 300;
+  const auto work = [&] {
+    std::atomic<int> count = 0;
+    backend->for_each(8, [&](index_t) {
+      const Buffer<double> a(la, n, n), b(la, n, n), c(la, n, n);
+      la.set_identity(a);
+      la.set_identity(b);
+      la.multiply(Op::none, Op::none, 1, a, b, 0, c);
+      if (la.dot(c, c) == static_cast<double>(n)) ++count;
+    }, {});
+    return count == 8;
+  };
+  ASSERT_TRUE(work());
+  std::atomic<bool> stop = false;
+  std::thread other([&] {  // holds a limit at any moment, the fork included
+    while (!stop) const auto scope = backend->thread_scope(10);
+  });
+  auto scope = backend->thread_scope(10);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    alarm(60);
+    scope.reset();
+    const bool good = work() && threads() == 2;
+    _exit(good ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  stop = true;
+  other.join();
+  scope.reset();
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_TRUE(work());
+  EXPECT_EQ(in_force(), 2);
+}
+
+TEST_F(Threads, blas_says_what_it_is) {
+  EXPECT_NE(blas_info().find("OpenBLAS"), std::string::npos) << blas_info();
+  EXPECT_NE(blas_info().find("LAPACK 3."), std::string::npos) << blas_info();
+  EXPECT_NE(blas_info().find("-bit integers"), std::string::npos) << blas_info();
+}
+
+TEST(Context, asks_before_it_goes_on) {
+  Context context;
+  context.check_interrupt();
+  int asked = 0;
+  context.set_interrupt([&] { return ++asked == 2; });
+  context.check_interrupt();
+  EXPECT_THROW(context.check_interrupt(), Interrupted);
+  EXPECT_EQ(context.backend().name(), "lapack");
+  EXPECT_THROW(Context(nullptr), InvalidArgument);
+  EXPECT_TRUE(std::regex_match(version(), std::regex(R"(\d+\.\d+\.\d+)"))) << version();
+}
+
+}  // namespace
