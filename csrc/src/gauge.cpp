@@ -1,0 +1,260 @@
+#include "gauge.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "check.hpp"
+
+namespace brockett {
+
+using linalg::Buffer;
+using linalg::Mat;
+using linalg::Op;
+
+namespace {
+
+constexpr int kMaxSweeps = 200;
+
+// polar factor (column-major) of [[a, b], [c, d]]: the better of the nearest rotation and the nearest reflection
+void polar2(double a, double b, double c, double d, bool flip, double* g, double& smallest) {
+  const double rotation = std::hypot(a + d, c - b), reflection = std::hypot(a - d, b + c);
+  smallest = 0.5 * std::abs(rotation - reflection);
+  if ((rotation >= reflection) != flip) {
+    const double x = rotation > 0 ? (a + d) / rotation : 1, y = rotation > 0 ? (c - b) / rotation : 0;
+    g[0] = x, g[1] = y, g[2] = -y, g[3] = x;
+  } else {
+    const double x = reflection > 0 ? (a - d) / reflection : 1, y = reflection > 0 ? (b + c) / reflection : 0;
+    g[0] = x, g[1] = y, g[2] = y, g[3] = -x;
+  }
+}
+
+}  // namespace
+
+std::vector<index_t> variance_clusters(const std::vector<double>& variances, index_t rank) {
+  const index_t n = static_cast<index_t>(variances.size());
+  const double tolerance = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * variances[0];
+  std::vector<index_t> starts{0};
+  for (index_t i = 1; i < n; ++i) {
+    if (rank > 0 && i > rank) break;
+    const bool gap = variances[static_cast<std::size_t>(i - 1)] - variances[static_cast<std::size_t>(i)] > tolerance;
+    if (gap || i == rank) starts.push_back(i);
+  }
+  starts.push_back(n);
+  return starts;
+}
+
+Gauge::Gauge(const Context& context, const PenaltyBasis& basis, std::vector<index_t> clusters, Mat<const double> U)
+    : context_(context), la_(context.backend().full()), basis_(basis), clusters_(std::move(clusters)), U_(U) {
+  find_components();
+}
+
+// cut where a block and a cluster end together; what lies between two cuts is solved together
+void Gauge::find_components() {
+  const auto& blocks = basis_.blocks();
+  const auto inside = [](const std::vector<index_t>& starts, index_t lo, index_t hi) {  // parts within [lo, hi)
+    std::vector<Part> parts;
+    for (auto it = std::lower_bound(starts.begin(), starts.end(), lo); *it < hi; ++it) parts.push_back({*it, it[1] - *it});
+    return parts;
+  };
+  const auto splits = [](const std::vector<index_t>& starts, Part p) {  // a boundary lies strictly inside p
+    const auto it = std::upper_bound(starts.begin(), starts.end(), p.lo);
+    return *it < p.lo + p.size;
+  };
+  index_t lo = 0;
+  for (const index_t hi : blocks) {
+    if (hi == 0 || !std::binary_search(clusters_.begin(), clusters_.end(), hi)) continue;
+    Component c{{lo, hi - lo}, {}, {}};
+    for (const Part& b : inside(blocks, lo, hi)) {
+      if (splits(clusters_, b)) c.crossing_blocks.push_back(b);
+    }
+    for (const Part& s : inside(clusters_, lo, hi)) {
+      if (splits(blocks, s)) c.crossing_clusters.push_back(s);
+    }
+    components_.push_back(std::move(c));
+    lo = hi;
+  }
+}
+
+// K = U^T P0^T T: tr(P0^T P) = tr(G H K)
+Buffer<double> Gauge::overlap(MatrixView<const double> P0) const {
+  Buffer<double> K(la_, basis_.n(), basis_.n());
+  if (P0.data) {
+    la_.multiply(Op::transpose, flip(op_of(P0)), 1.0, U_, columns_of(P0), 0.0, K);
+  } else {
+    la_.transpose(U_, K);
+  }
+  basis_.apply(Op::transpose, K);
+  return K;
+}
+
+// polar factors of all components of size 1 and 2, from the three diagonals of K
+void Gauge::small_polars(Mat<const double> K, std::vector<Small>& out, index_t flipped) const {
+  const index_t n = K.rows;
+  std::vector<double> diagonal(static_cast<std::size_t>(n)), upper(diagonal.size()), lower(diagonal.size());
+  la_.download(Mat<const double>(K.data, 1, n, K.ld + 1), diagonal.data());
+  if (n > 1) {
+    la_.download(Mat<const double>(K.data + K.ld, 1, n - 1, K.ld + 1), upper.data());
+    la_.download(Mat<const double>(K.data + 1, 1, n - 1, K.ld + 1), lower.data());
+  }
+  out.assign(components_.size(), {});
+  for (std::size_t i = 0; i < components_.size(); ++i) {
+    const Part p = components_[i].part;
+    const auto at = static_cast<std::size_t>(p.lo);
+    const bool flip = static_cast<index_t>(i) == flipped;
+    if (p.size == 1) {
+      out[i].g[0] = (diagonal[at] < 0) != flip ? -1 : 1;
+      out[i].smallest = std::abs(diagonal[at]);
+    } else if (p.size == 2) {
+      polar2(diagonal[at], upper[at], lower[at], diagonal[at + 1], flip, out[i].g, out[i].smallest);
+    }
+  }
+}
+
+// out <- polar factor of K (d x d); its smallest singular value; with `flip` that direction is reversed
+double Gauge::polar(Mat<const double> K, Mat<double> out, bool flip) const {
+  const index_t d = K.rows;
+  Buffer<double> work(la_, d, d), X(la_, d, d), Yt(la_, d, d);
+  la_.copy(K, work);
+  std::vector<double> s(static_cast<std::size_t>(d));
+  la_.svd_thin(work, s.data(), X, Yt);
+  if (flip) la_.scale(-1.0, X.mat().columns(d - 1, 1));
+  la_.multiply(Op::none, Op::none, 1.0, X, Yt, 0.0, out);
+  context_.check_interrupt();
+  return s.back();
+}
+
+// columns of U times the small polar factors; runs of neighbouring pairs in one batch
+void Gauge::rotate_small(const std::vector<Small>& polars, Mat<double> out) const {
+  const index_t n = U_.rows;
+  std::vector<double> signs(static_cast<std::size_t>(n), 1.0);
+  for (std::size_t i = 0; i < components_.size(); ++i) {
+    const Part p = components_[i].part;
+    if (p.size == 1) {
+      la_.copy(U_.columns(p.lo, 1), out.columns(p.lo, 1));
+      signs[static_cast<std::size_t>(p.lo)] = polars[i].g[0];
+    }
+    if (p.size != 2) continue;
+    std::vector<double> g;
+    std::size_t end = i;
+    while (end < components_.size() && components_[end].part.size == 2) {
+      g.insert(g.end(), polars[end].g, polars[end].g + 4);
+      ++end;
+    }
+    const index_t count = static_cast<index_t>(end - i);
+    Buffer<double> G(la_, 2, 2 * count);
+    la_.upload(g.data(), G);
+    la_.multiply_batched(Op::none, Op::none, 1.0, U_.columns(p.lo, 2), 2 * U_.ld, G.mat().columns(0, 2), 4, 0.0,
+                         out.columns(p.lo, 2), 2 * out.ld, count);
+    i = end - 1;
+  }
+  la_.scale_columns(out, signs.data());
+}
+
+// Z <- (G H)^T maximising tr(G H K) over a component whose blocks and clusters overlap, by alternating polar factors
+// (each step is the exact maximum given the other factor, so the trace never falls). H first: with rank-deficient data
+// the large cluster is the null space, and G touches only the one block that it cuts.
+double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double> Z, bool flip) const {
+  const index_t lo = c.part.lo, d = c.part.size;
+  Buffer<double> Gt(la_, d, d), Ht(la_, d, d), product(la_, d, d);
+  la_.set_identity(Gt);
+  la_.set_identity(Ht);
+  const auto step = [&](const std::vector<Part>& parts, Buffer<double>& target, index_t flipped, index_t& weakest) {
+    double smallest = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const index_t at = parts[i].lo - lo, size = parts[i].size;
+      const double s = polar(product.mat().block(at, at, size, size), target.mat().block(at, at, size, size),
+                             static_cast<index_t>(i) == flipped);
+      if (s < smallest) {
+        smallest = s;
+        weakest = static_cast<index_t>(i);
+      }
+    }
+    return smallest;
+  };
+  const auto clusters_step = [&](index_t flipped, index_t& weakest) {  // H_c^T = polar((K G)_cc)
+    la_.multiply(Op::none, Op::transpose, 1.0, K, Gt, 0.0, product);
+    return step(c.crossing_clusters, Ht, flipped, weakest);
+  };
+  const auto blocks_step = [&](index_t flipped, index_t& weakest) {  // G_b^T = polar((H K)_bb)
+    la_.multiply(Op::transpose, Op::none, 1.0, Ht, K, 0.0, product);
+    return step(c.crossing_blocks, Gt, flipped, weakest);
+  };
+  index_t weak_cluster = 0, weak_block = 0;
+  double in_clusters = 0, in_blocks = 0, before = -std::numeric_limits<double>::infinity();
+  for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
+    in_clusters = clusters_step(-1, weak_cluster);
+    in_blocks = blocks_step(-1, weak_block);
+    const double trace = la_.dot(Gt, product);
+    if (trace - before <= 1e-15 * std::abs(trace)) break;
+    before = trace;
+  }
+  if (flip) {
+    index_t ignored = 0;
+    if (in_blocks <= in_clusters) {
+      blocks_step(weak_block, ignored);
+    } else {
+      clusters_step(weak_cluster, ignored);
+    }
+  }
+  la_.multiply(Op::none, Op::none, 1.0, Ht, Gt, 0.0, Z);
+  return std::min(in_clusters, in_blocks);
+}
+
+Buffer<double> Gauge::nearest(MatrixView<const double> P0, bool flip) {
+  const index_t n = basis_.n();
+  Buffer<double> out(la_, n, n);
+  const Buffer<double> K = overlap(P0);
+  std::vector<Small> small;
+  small_polars(K, small, -1);
+
+  std::vector<double> smallest(components_.size());
+  const auto solve = [&](std::size_t i, bool flipped) {  // a component of size >= 3, into the columns of out
+    const auto [lo, d] = components_[i].part;
+    const auto Kc = K.mat().block(lo, lo, d, d);
+    Buffer<double> Z(la_, d, d);
+    const double s =
+        components_[i].crossing() ? solve_crossing(components_[i], Kc, Z, flipped) : polar(Kc, Z, flipped);
+    la_.multiply(Op::none, Op::none, 1.0, U_.columns(lo, d), Z, 0.0, out.mat().columns(lo, d));
+    return s;
+  };
+  for (std::size_t i = 0; i < components_.size(); ++i) {
+    smallest[i] = components_[i].part.size <= 2 ? small[i].smallest : solve(i, false);
+  }
+  const auto weakest = static_cast<std::size_t>(std::min_element(smallest.begin(), smallest.end()) - smallest.begin());
+  conditioning_ = smallest[weakest];
+  if (flip) {
+    if (components_[weakest].part.size <= 2) {
+      small_polars(K, small, static_cast<index_t>(weakest));
+    } else {
+      solve(weakest, true);
+    }
+  }
+  // scale_columns in rotate_small leaves the larger components, already in place, as they are
+  rotate_small(small, out);
+  return out;
+}
+
+Buffer<double> Gauge::canonical(bool flip) {
+  const index_t n = basis_.n();
+  Buffer<double> out(la_, n, n);
+  la_.copy(U_, out);
+  std::vector<index_t> row(static_cast<std::size_t>(n));
+  std::vector<double> sign(row.size());
+  la_.column_argmax(U_, row.data(), sign.data());
+  for (auto& v : sign) v = v < 0 ? -1 : 1;
+  for (std::size_t i = 0; i + 1 < clusters_.size(); ++i) {
+    const index_t lo = clusters_[i], d = clusters_[i + 1] - lo;
+    if (d == 1) continue;
+    std::fill_n(sign.begin() + lo, d, 1.0);
+    Buffer<double> V(la_, d, d);
+    polar(U_.block(lo, lo, d, d), V, false);
+    la_.multiply(Op::none, Op::transpose, 1.0, U_.columns(lo, d), V, 0.0, out.mat().columns(lo, d));
+  }
+  if (flip) sign.back() = -sign.back();
+  la_.scale_columns(out, sign.data());
+  conditioning_ = std::numeric_limits<double>::quiet_NaN();
+  return out;
+}
+
+}  // namespace brockett

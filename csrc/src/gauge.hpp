@@ -1,0 +1,64 @@
+// Which of the equally good descramblers: all minimisers are P = T G H U^T with G orthogonal in the blocks of equal
+// penalty and H orthogonal in the clusters of equal variance.
+#pragma once
+
+#include <vector>
+
+#include "linalg/buffer.hpp"
+#include "penalty_basis.hpp"
+
+namespace brockett {
+
+/// Starts of the runs of equal sigma^2 (descending), and n at the end: neighbours closer than n eps sigma_1^2 are one
+/// cluster; with `rank` > 0 everything from there on is one.
+std::vector<index_t> variance_clusters(const std::vector<double>& variances, index_t rank);
+
+class Gauge {
+ public:
+  /// U (n x n): eigenvectors in columns, descending; it must outlive the Gauge.
+  Gauge(const Context& context, const PenaltyBasis& basis, std::vector<index_t> clusters, linalg::Mat<const double> U);
+
+  /// U (G H)^T for which P = T (U (G H)^T)^T is nearest to P0 in the Frobenius norm (an empty view stands for I). With
+  /// `flip`, nearest among those of the other determinant: the least certain direction of all blocks is reversed.
+  linalg::Buffer<double> nearest(MatrixView<const double> P0, bool flip);
+  /// Single columns: largest entry positive; clusters: nearest to the coordinate axes of their own positions. `flip`
+  /// reverses the last column.
+  linalg::Buffer<double> canonical(bool flip);
+
+  /// Smallest singular value of the block overlaps that the last nearest() used.
+  double conditioning() const { return conditioning_; }
+
+ private:
+  // positions [lo, lo + size) of the spectrum that are solved together
+  struct Part {
+    index_t lo = 0;
+    index_t size = 0;
+  };
+  struct Component {
+    Part part;
+    std::vector<Part> crossing_blocks;    // blocks of lambda that lie in more than one cluster
+    std::vector<Part> crossing_clusters;  // clusters that lie in more than one block
+    bool crossing() const { return !crossing_blocks.empty() && !crossing_clusters.empty(); }
+  };
+  struct Small {  // polar factor of a 1 x 1 or 2 x 2 overlap, column-major
+    double g[4] = {1, 0, 0, 1};
+    double smallest = 0;
+  };
+
+  void find_components();
+  linalg::Buffer<double> overlap(MatrixView<const double> P0) const;
+  void small_polars(linalg::Mat<const double> K, std::vector<Small>& out, index_t flipped) const;
+  double polar(linalg::Mat<const double> K, linalg::Mat<double> out, bool flip) const;
+  void rotate_small(const std::vector<Small>& polars, linalg::Mat<double> out) const;
+  double solve_crossing(const Component& c, linalg::Mat<const double> K, linalg::Mat<double> Z, bool flip) const;
+
+  const Context& context_;
+  linalg::LinAlg<double>& la_;
+  const PenaltyBasis& basis_;
+  std::vector<index_t> clusters_;
+  linalg::Mat<const double> U_;
+  std::vector<Component> components_;
+  double conditioning_ = 0;
+};
+
+}  // namespace brockett

@@ -1,0 +1,41 @@
+#include "gram.hpp"
+
+#include <cstdio>
+#include <limits>
+
+namespace brockett {
+
+using linalg::Buffer;
+using linalg::Mat;
+using linalg::Op;
+
+Buffer<double> second_moment(const Context& context, Mat<const double> M, Op op, Mat<const double> R) {
+  auto& la = context.backend().full();
+  const index_t n = op == Op::none ? M.rows : M.cols, m = op == Op::none ? M.cols : M.rows;
+  Buffer<double> WR(la, n, m), C(la, n, n);
+  la.multiply(op, Op::none, 1.0, M, R, 0.0, WR);
+  la.multiply(Op::none, flip(op), 1.0, WR, M, 0.0, C);
+  la.mirror_lower(C);  // exactly symmetric
+  return C;
+}
+
+void check_product_finite(const Context& context, const char* name, Mat<const double> C) {
+  auto& la = context.backend().full();
+  if (la.first_nonfinite(DType::float64, C.data, C.rows, C.cols, C.ld) >= 0) {
+    throw InvalidArgument(name, "the second moments of the pre-activations overflow float64; rescale the data");
+  }
+}
+
+void check_semidefinite(const char* name, const std::vector<double>& ascending) {
+  const double largest = ascending.back(), smallest = ascending.front();
+  const double rounding = 64 * static_cast<double>(ascending.size()) * std::numeric_limits<double>::epsilon();
+  if (smallest < -rounding * std::max(largest, 0.0)) {
+    char text[160];
+    std::snprintf(text, sizeof text,
+                  "is not positive semidefinite: the second moments have an eigenvalue %.6g beside %.6g", smallest,
+                  largest);
+    throw InvalidArgument(name, text);
+  }
+}
+
+}  // namespace brockett

@@ -1,0 +1,56 @@
+// Gram matrices and second moments in float64, whatever the data came in.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "check.hpp"
+
+namespace brockett {
+
+enum class BlockBy { rows, columns };
+
+/// Calls f(first, block) for float64 copies of consecutive blocks of rows or columns of M (p x q), about 32 MB each.
+template <class T, class F>
+void for_each_double_block(const Context& context, linalg::Mat<const T> M, BlockBy by, F&& f) {
+  auto& la = context.backend().full();
+  const bool rows = by == BlockBy::rows;
+  const index_t total = rows ? M.rows : M.cols, other = rows ? M.cols : M.rows;
+  const index_t step = std::min(total, std::max<index_t>(256, (index_t{1} << 22) / other));
+  linalg::Buffer<double> buffer(la, rows ? step : other, rows ? other : step);
+  for (index_t first = 0; first < total; first += step) {
+    const index_t count = std::min(step, total - first);
+    const auto part = rows ? M.block(first, 0, count, other) : M.columns(first, count);
+    const auto block = buffer.mat().block(0, 0, part.rows, part.cols);
+    la.convert_from(dtype_of<T>(), part.data, part.ld, block);
+    f(first, linalg::Mat<const double>(block));
+    context.check_interrupt();
+  }
+}
+
+/// M M^T (op none) or M^T M (op transpose) in float64; lower triangle, the strict upper one undefined.
+template <class T>
+linalg::Buffer<double> gram_matrix(const Context& context, linalg::Mat<const T> M, linalg::Op op) {
+  auto& la = context.backend().full();
+  const bool by_columns = op == linalg::Op::none;
+  const index_t n = by_columns ? M.rows : M.cols;
+  linalg::Buffer<double> G(la, n, n);
+  la.fill(G, 0.0);
+  for_each_double_block(context, M, by_columns ? BlockBy::columns : BlockBy::rows,
+                        [&](index_t, linalg::Mat<const double> block) {
+                          la.accumulate_outer(op, 1.0, block, 1.0, G);
+                        });
+  return G;
+}
+
+/// W R W^T (n x n, full) of op(M) = W (n x m) and a symmetric R (m x m).
+linalg::Buffer<double> second_moment(const Context& context, linalg::Mat<const double> M, linalg::Op op,
+                                     linalg::Mat<const double> R);
+
+/// InvalidArgument naming `name` when products with it left float64.
+void check_product_finite(const Context& context, const char* name, linalg::Mat<const double> C);
+
+/// Eigenvalues (ascending) of something positive semidefinite: refuses what rounding cannot explain.
+void check_semidefinite(const char* name, const std::vector<double>& ascending);
+
+}  // namespace brockett
