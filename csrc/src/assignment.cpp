@@ -174,8 +174,8 @@ class Assignment {
 
 void require_square(std::span<const double> cost, index_t n) {
   if (n < 0 || cost.size() != static_cast<std::size_t>(n) * static_cast<std::size_t>(n)) {
-    throw InvalidArgument("cost", "expected n^2 entries for n = " + std::to_string(n) + ", got " +
-                                      std::to_string(cost.size()));
+    throw InvalidArgument("cost",
+                          "expected n^2 entries for n = " + std::to_string(n) + ", got " + std::to_string(cost.size()));
   }
 }
 
@@ -189,7 +189,8 @@ std::vector<index_t> solve_assignment(std::span<const double> cost, index_t n) {
 std::vector<index_t> solve_assignment(std::span<const double> cost, index_t n, std::vector<double>& duals) {
   require_square(cost, n);
   if (!duals.empty() && duals.size() != static_cast<std::size_t>(n)) {
-    throw InvalidArgument("duals", "expected none or n = " + std::to_string(n) + ", got " + std::to_string(duals.size()));
+    throw InvalidArgument("duals",
+                          "expected none or n = " + std::to_string(n) + ", got " + std::to_string(duals.size()));
   }
   return Assignment(cost.data(), n).solve(&duals);
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -16,6 +17,11 @@ namespace brockett {
 /// Magnitudes whose squares neither overflow nor vanish in float64 sums: data outside are refused, not rounded away.
 inline constexpr double kLargestMagnitude = 1e150;
 inline constexpr double kSmallestMagnitude = 1e-150;
+
+/// Equal eigenvalues leave an eigensolver at most this far apart, times the largest of all (2.4 eps measured for null spaces
+/// at n = 1024). With n eps instead distinct small variances pass for equal: 2e-4 above the optimum on smooth data (n = 512,
+/// 4000 samples, noise 1e-4), where this is 6e-11 above it.
+inline constexpr double kTie = 8 * std::numeric_limits<double>::epsilon();
 
 /// The column-major reading of a view: the matrix itself, or, for a row-major view, its transpose.
 template <class T>
@@ -72,6 +78,15 @@ void check_matrix(linalg::Backend& backend, const char* name, MatrixView<T> A) {
 inline void check_square(const char* name, index_t rows, index_t cols, index_t n) {
   if (rows != n || cols != n) {
     throw InvalidArgument(name, "must have shape " + shape_text(n, n) + ", has " + shape_text(rows, cols));
+  }
+}
+
+/// P W of finite W may have left the range of T: refused, named "W".
+template <class T>
+void check_weights_finite(const Context& context, MatrixView<const T> weights) {
+  const auto M = columns_of(weights);
+  if (context.backend().full().first_nonfinite(dtype_of<T>(), M.data, M.rows, M.cols, M.ld) >= 0) {
+    throw InvalidArgument("W", "P W overflows its own type; rescale the weights");
   }
 }
 

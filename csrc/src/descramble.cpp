@@ -55,18 +55,22 @@ void check_params(const Context& context, const DescrambleParams& p, index_t n) 
 struct Principal {
   Buffer<double> U;
   std::vector<double> variances;
+  // what was decomposed: the variances, or the deviations of a square root. Rounding, and so rank and ties, is relative to
+  // the largest of these
+  std::vector<double> values;
 };
 
 // C = U diag(s) U^T; -C is handed over, so that the ascending order of the solver is the descending one of C
 Principal eigen(const Preactivations::Impl& y) {
   auto& la = y.context.backend().full();
-  Principal out{Buffer<double>(la, y.n, y.n), std::vector<double>(static_cast<std::size_t>(y.n))};
+  Principal out{Buffer<double>(la, y.n, y.n), std::vector<double>(static_cast<std::size_t>(y.n)), {}};
   la.copy(y.C, out.U);
   la.scale(-1.0, out.U);
   la.eigen_symmetric(out.U, out.variances.data(), true);
   for (auto& v : out.variances) v = -v;
-  check_semidefinite(y.source.c_str(), {out.variances.rbegin(), out.variances.rend()});
+  check_semidefinite(y.source.c_str(), {out.variances.rbegin(), out.variances.rend()}, y.noise);
   for (auto& v : out.variances) v = std::max(v, 0.0);
+  out.values = out.variances;
   return out;
 }
 
@@ -77,16 +81,21 @@ Principal singular(const Preactivations::Impl& y) {
   Buffer<double> F(la, n, columns), Vt(la, n, columns);
   la.fill(F, 0.0);  // fewer columns than neurons: zeros complete U
   la.copy(y.F, F.mat().columns(0, y.F.cols()));
-  Principal out{Buffer<double>(la, n, n), std::vector<double>(static_cast<std::size_t>(n))};
-  la.svd_thin(F, out.variances.data(), out.U, Vt);
-  for (auto& v : out.variances) v *= v;
+  Principal out{Buffer<double>(la, n, n), {}, std::vector<double>(static_cast<std::size_t>(n))};
+  la.svd_thin(F, out.values.data(), out.U, Vt);
+  for (const double v : out.values) out.variances.push_back(v * v);
   return out;
 }
 
 // Sampling error of the subspace of each block: E ||sin Theta_b||^2 = (1/N) sum_{i in b, j not in b} m_ij / (s_i - s_j)^2,
-// m_ij = s_i s_j for Gaussian samples, E[z_i^2 z_j^2] of the principal components z in general (n x n; empty: Gaussian)
-std::vector<double> block_errors(const std::vector<double>& s, const std::vector<index_t>& blocks, index_t n_samples,
+// m_ij = s_i s_j for Gaussian samples, E[z_i^2 z_j^2] of the principal components z in general (n x n, in units of s_1^2;
+// empty: Gaussian); infinite where s_i and s_j are one of `ties`
+std::vector<double> block_errors(std::vector<double> s, const std::vector<index_t>& ties,
+                                 const std::vector<index_t>& blocks, index_t n_samples,
                                  const std::vector<double>& moments) {
+  if (const double largest = s[0]; largest > 0) {  // products of variances of extreme scale leave float64
+    for (auto& v : s) v /= largest;
+  }
   const index_t n = static_cast<index_t>(s.size());
   std::vector<double> out;
   for (std::size_t b = 0; b + 1 < blocks.size(); ++b) {
@@ -97,11 +106,12 @@ std::vector<double> block_errors(const std::vector<double>& s, const std::vector
         if (j >= lo && j < hi) continue;
         const double si = s[static_cast<std::size_t>(i)], sj = s[static_cast<std::size_t>(j)];
         const double gap = si - sj;
-        if (gap == 0) {
+        const bool tied = std::upper_bound(ties.begin(), ties.end(), i) == std::upper_bound(ties.begin(), ties.end(), j);
+        if (tied || gap == 0) {
           sum = std::numeric_limits<double>::infinity();
           continue;
         }
-        // ratios first: products of variances of extreme scale overflow
+        // ratios one by one: the square of a small gap may vanish
         const double m = moments.empty() ? (si / gap) * (sj / gap)
                                          : moments[static_cast<std::size_t>(std::max(i, j) + std::min(i, j) * n)] / gap / gap;
         sum += m;
@@ -112,14 +122,14 @@ std::vector<double> block_errors(const std::vector<double>& s, const std::vector
   return out;
 }
 
-/// E[z_i^2 z_j^2] of z = U^T (y - mean), lower triangle column-major on the host.
-std::vector<double> fourth_moments(const Preactivations::Impl& y, Mat<const double> U) {
+/// E[z_i^2 z_j^2] of z = U^T (y - mean) / sigma_1, lower triangle column-major on the host.
+std::vector<double> fourth_moments(const Preactivations::Impl& y, Mat<const double> U, double variance) {
   auto& la = y.context.backend().full();
   Buffer<double> M(la, y.n, y.n);
   la.fill(M, 0.0);
   for_each_centred_block(y, [&](Mat<double> Y) {
     Buffer<double> Z(la, y.n, Y.cols);
-    la.multiply(Op::transpose, Op::none, 1.0, U, Y, 0.0, Z);
+    la.multiply(Op::transpose, Op::none, variance > 0 ? 1 / std::sqrt(variance) : 1.0, U, Y, 0.0, Z);
     la.square(Z);
     la.accumulate_outer(Op::none, 1.0 / static_cast<double>(y.n_samples), Z, 1.0, M);
   });
@@ -145,6 +155,7 @@ void finish(const Context& context, const Preactivations::Impl& y, const Penalty
     // row-major P W: its memory is the column-major (P W)^T = W^T P^T
     la.multiply(flip(op_of(W)), Op::none, T(1), columns_of(W), columns_of(MatrixView<const T>(out.P.view())), T(0),
                 columns_of(out.weights.view()));
+    check_weights_finite(context, MatrixView<const T>(out.weights.view()));
   }
 }
 
@@ -185,7 +196,7 @@ void solve_orthogonal(const Context& context, const Preactivations::Impl& y, con
   out.optimum = out.bound =
       std::inner_product(lambda.begin(), lambda.end(), principal.variances.begin(), 0.0);
 
-  Gauge gauge(context, basis, variance_clusters(principal.variances, params.rank), principal.U);
+  Gauge gauge(context, basis, equal_clusters(principal.values, params.rank), principal.U);
   const auto build = [&](bool flip) {  // P^T = U (G H)^T T^T
     Buffer<double> Pt = params.gauge == GaugeKind::canonical
                             ? gauge.canonical(flip)
@@ -205,8 +216,9 @@ void solve_orthogonal(const Context& context, const Preactivations::Impl& y, con
 
   if (params.verify && y.n_samples > 0) {
     const bool moments = y.has_samples();
-    out.block_error = block_errors(principal.variances, basis.blocks(), y.n_samples,
-                                   moments ? fourth_moments(y, principal.U) : std::vector<double>());
+    out.block_error = block_errors(
+        principal.variances, equal_clusters(principal.values, 0), basis.blocks(), y.n_samples,
+        moments ? fourth_moments(y, principal.U, principal.variances[0]) : std::vector<double>());
     out.error_model = moments ? "moments" : "gaussian";
   }
 }
@@ -232,16 +244,19 @@ Descrambling<T> descramble(const Context& context, const Preactivations& pre, Ma
   Descrambling<T> out;
   const Principal principal = y.F.data() ? singular(y) : eigen(y);
   context.check_interrupt();
-  const auto& s = principal.variances;
+  const auto& s = principal.values;
   const double floor = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * s[0];
   out.rank = static_cast<index_t>(std::count_if(s.begin(), s.end(), [&](double v) { return v > floor; }));
-  for (const double v : s) out.sigma.push_back(std::sqrt(v));
+  for (const double v : principal.variances) out.sigma.push_back(std::sqrt(v));
   out.blocks = basis.blocks();
   out.cost = out.identity_cost = kNaN;
   if (params.group == Group::permutation) {
     solve_permutation(context, y, basis, W, params, out);
   } else {
     solve_orthogonal(context, y, basis, W, params, principal, out);
+  }
+  for (const double v : {out.optimum, out.bound, out.cost, out.identity_cost}) {  // NaN where there is none
+    if (std::isinf(v)) throw InvalidArgument(y.source, "its cost overflows float64; rescale the data");
   }
   return out;
 }

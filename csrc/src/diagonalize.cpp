@@ -88,16 +88,18 @@ class Diagonalizer {
   }
 
  private:
-  // X_0 <- X_0 polar(X_0^T Y_0): then X_0 Y_0^T is nearest to the identity
+  // Of all X_0 H Y_0^T the nearest to the identity has H = polar(X_0^T Y_0) = A B^T: X_0 <- X_0 A, Y_0 <- Y_0 B. The last
+  // pair of columns is then the one whose reversal costs least.
   void align_null_space(Mat<double> X0, Mat<double> Y0t) {
     const index_t d = X0.cols;
-    Buffer<double> K(la_, d, d), A(la_, d, d), Bt(la_, d, d), H(la_, d, d), turned(la_, n_, d);
+    Buffer<double> K(la_, d, d), A(la_, d, d), Bt(la_, d, d), X(la_, n_, d), Yt(la_, d, n_);
     la_.multiply(Op::transpose, Op::transpose, 1.0, X0, Y0t, 0.0, K);
     std::vector<double> s(static_cast<std::size_t>(d));
     la_.svd_thin(K, s.data(), A, Bt);
-    la_.multiply(Op::none, Op::none, 1.0, A, Bt, 0.0, H);
-    la_.multiply(Op::none, Op::none, 1.0, X0, H, 0.0, turned);
-    la_.copy(turned, X0);
+    la_.multiply(Op::none, Op::none, 1.0, X0, A, 0.0, X);
+    la_.multiply(Op::none, Op::none, 1.0, Bt, Y0t, 0.0, Yt);
+    la_.copy(X, X0);
+    la_.copy(Yt, Y0t);
   }
 
   const Context& context_;
@@ -122,7 +124,8 @@ Diagonalization<T> diagonalize(const Context& context, MatrixView<const T> W, co
 
   // W at a scale where squares are safe; P does not depend on it
   Buffer<double> Wd = to_double<T>(backend, columns_of(W));
-  const double scale = safe_scale<double>(la.max_abs(Wd));
+  const double magnitude = la.max_abs(Wd), scale = safe_scale<double>(magnitude);
+  if (params.criterion == Criterion::square) check_magnitude("W", magnitude);
   scale_exactly(la, scale, Wd.mat());
   Buffer<double> B(la, n, n);
   la.fill(B, 0.0);
@@ -150,6 +153,8 @@ Diagonalization<T> diagonalize(const Context& context, MatrixView<const T> W, co
     }
   }
 
+  if (!std::isfinite(out.bound)) throw InvalidArgument("W", "its criterion overflows float64; rescale the weights");
+
   Buffer<double> Pt(la, n, n);
   la.transpose(P, Pt);
   out.P = row_major_array<T>(context, Pt);
@@ -162,6 +167,7 @@ Diagonalization<T> diagonalize(const Context& context, MatrixView<const T> W, co
   out.weights = make_array<T>(context, n, W.cols);
   lt.multiply(flip(op_of(W)), Op::none, T(1), columns_of(W), columns_of(MatrixView<const T>(out.P.view())), T(0),
               columns_of(out.weights.view()));
+  check_weights_finite(context, MatrixView<const T>(out.weights.view()));
   return out;
 }
 

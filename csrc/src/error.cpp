@@ -1,4 +1,5 @@
-// Key functions: one copy of each exception's type information, in libbrockett, so that a catch in another library sees it.
+// Key functions: one copy of each exception's type information, in libbrockett, so that a catch in another library
+// sees it.
 #include "brockett/error.hpp"
 
 namespace brockett {

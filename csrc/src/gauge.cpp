@@ -31,13 +31,13 @@ void polar2(double a, double b, double c, double d, bool flip, double* g, double
 
 }  // namespace
 
-std::vector<index_t> variance_clusters(const std::vector<double>& variances, index_t rank) {
-  const index_t n = static_cast<index_t>(variances.size());
-  const double tolerance = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * variances[0];
+std::vector<index_t> equal_clusters(const std::vector<double>& values, index_t rank) {
+  const index_t n = static_cast<index_t>(values.size());
+  const double tolerance = kTie * values[0];
   std::vector<index_t> starts{0};
   for (index_t i = 1; i < n; ++i) {
     if (rank > 0 && i > rank) break;
-    const bool gap = variances[static_cast<std::size_t>(i - 1)] - variances[static_cast<std::size_t>(i)] > tolerance;
+    const bool gap = values[static_cast<std::size_t>(i - 1)] - values[static_cast<std::size_t>(i)] > tolerance;
     if (gap || i == rank) starts.push_back(i);
   }
   starts.push_back(n);

@@ -9,9 +9,9 @@
 
 namespace brockett {
 
-/// Starts of the runs of equal sigma^2 (descending), and n at the end: neighbours closer than n eps sigma_1^2 are one
-/// cluster; with `rank` > 0 everything from there on is one.
-std::vector<index_t> variance_clusters(const std::vector<double>& variances, index_t rank);
+/// Starts of the runs of equal values (descending; of what was decomposed: the variances, or the deviations of a square
+/// root), and n at the end: neighbours within kTie of the largest are one cluster; with `rank` > 0 everything from there on.
+std::vector<index_t> equal_clusters(const std::vector<double>& values, index_t rank);
 
 class Gauge {
  public:

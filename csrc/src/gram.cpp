@@ -1,5 +1,6 @@
 #include "gram.hpp"
 
+#include <cmath>
 #include <cstdio>
 #include <limits>
 
@@ -9,13 +10,19 @@ using linalg::Buffer;
 using linalg::Mat;
 using linalg::Op;
 
-Buffer<double> second_moment(const Context& context, Mat<const double> M, Op op, Mat<const double> R) {
+Buffer<double> second_moment(const Context& context, const char* name, Mat<const double> M, Op op, Mat<const double> R) {
   auto& la = context.backend().full();
   const index_t n = op == Op::none ? M.rows : M.cols, m = op == Op::none ? M.cols : M.rows;
+  // logarithms: the product itself may be what leaves float64
+  const double w = la.max_abs(M), r = la.max_abs(R);
+  if (w > 0 && r > 0 && 2 * std::log10(w) + std::log10(r) < -290) {
+    throw InvalidArgument(name, "the second moments of the pre-activations vanish in float64; rescale the data");
+  }
   Buffer<double> WR(la, n, m), C(la, n, n);
   la.multiply(op, Op::none, 1.0, M, R, 0.0, WR);
   la.multiply(Op::none, flip(op), 1.0, WR, M, 0.0, C);
   la.mirror_lower(C);  // exactly symmetric
+  check_product_finite(context, name, C);
   return C;
 }
 
@@ -26,10 +33,10 @@ void check_product_finite(const Context& context, const char* name, Mat<const do
   }
 }
 
-void check_semidefinite(const char* name, const std::vector<double>& ascending) {
+void check_semidefinite(const char* name, const std::vector<double>& ascending, double noise) {
   const double largest = ascending.back(), smallest = ascending.front();
   const double rounding = 64 * static_cast<double>(ascending.size()) * std::numeric_limits<double>::epsilon();
-  if (smallest < -rounding * std::max(largest, 0.0)) {
+  if (smallest < -rounding * std::max({largest, noise, 0.0})) {
     char text[160];
     std::snprintf(text, sizeof text,
                   "is not positive semidefinite: the second moments have an eigenvalue %.6g beside %.6g", smallest,

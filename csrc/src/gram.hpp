@@ -43,14 +43,16 @@ linalg::Buffer<double> gram_matrix(const Context& context, linalg::Mat<const T> 
   return G;
 }
 
-/// W R W^T (n x n, full) of op(M) = W (n x m) and a symmetric R (m x m).
-linalg::Buffer<double> second_moment(const Context& context, linalg::Mat<const double> M, linalg::Op op,
-                                     linalg::Mat<const double> R);
+/// W R W^T (n x n, full) of op(M) = W (n x m) and a symmetric R (m x m); InvalidArgument naming `name` where it leaves
+/// float64 at either end.
+linalg::Buffer<double> second_moment(const Context& context, const char* name, linalg::Mat<const double> M,
+                                     linalg::Op op, linalg::Mat<const double> R);
 
 /// InvalidArgument naming `name` when products with it left float64.
 void check_product_finite(const Context& context, const char* name, linalg::Mat<const double> C);
 
-/// Eigenvalues (ascending) of something positive semidefinite: refuses what rounding cannot explain.
-void check_semidefinite(const char* name, const std::vector<double>& ascending);
+/// Eigenvalues (ascending) of something positive semidefinite: refuses what rounding cannot explain. `noise` is the size
+/// of what was summed up, where that is above the sum.
+void check_semidefinite(const char* name, const std::vector<double>& ascending, double noise = 0);
 
 }  // namespace brockett

@@ -44,11 +44,13 @@ double difference_symbol(Boundary boundary, index_t i, index_t n) {
   return 4 * s * s;
 }
 
-std::vector<index_t> equal_runs(const std::vector<double>& lambda, double tolerance) {
+// neighbours that differ by no more than `tolerance`, or `relative` times the larger, are one run
+std::vector<index_t> equal_runs(const std::vector<double>& lambda, double tolerance, double relative = 0) {
   std::vector<index_t> starts{0};
   const index_t n = static_cast<index_t>(lambda.size());
   for (index_t i = 1; i < n; ++i) {
-    if (lambda[static_cast<std::size_t>(i)] - lambda[static_cast<std::size_t>(i - 1)] > tolerance) starts.push_back(i);
+    const double upper = lambda[static_cast<std::size_t>(i)], lower = lambda[static_cast<std::size_t>(i - 1)];
+    if (upper - lower > std::max(tolerance, relative * std::abs(upper))) starts.push_back(i);
   }
   starts.push_back(n);
   return starts;
@@ -58,6 +60,7 @@ Penalty matrix_penalty(const char* name, MatrixView<const double> A, int exponen
   if (A.rows < 1 || A.rows != A.cols) {
     throw InvalidArgument(name, "must be a square matrix, has shape " + shape_text(A.rows, A.cols));
   }
+  check_view(name, A);
   if (exponent < 1) throw InvalidArgument("power", "must be at least 1, is " + std::to_string(exponent));
   Penalty p;
   p.kind = Penalty::Kind::matrix;
@@ -158,33 +161,35 @@ void PenaltyBasis::set_modes(Modes modes) {
 
 void PenaltyBasis::set_grid() {
   const auto& shape = penalty_.shape;
-  index_t size = 1;
-  for (const index_t length : shape) size *= length;
-  if (size != n_) {
-    throw InvalidArgument("penalty", "a grid of " + std::to_string(size) + " points does not fit n = " +
-                                         std::to_string(n_));
+  index_t rest = n_;
+  std::string text;
+  for (const index_t length : shape) {  // by division: the product may not be a number
+    rest = length > 0 && rest % length == 0 ? rest / length : 0;
+    text += (text.empty() ? "" : " x ") + std::to_string(length);
+  }
+  if (rest != 1) {
+    throw InvalidArgument("penalty", "a grid of " + text + " points does not fit n = " + std::to_string(n_));
   }
   modes_ = penalty_.boundary == Boundary::periodic ? Modes::fourier : Modes::dct;
   std::vector<double> flat(static_cast<std::size_t>(n_));
   for (index_t i = 0; i < n_; ++i) {
     double sum = 0;
-    index_t rest = i;
+    index_t at = i;
     for (std::size_t a = shape.size(); a-- > 0;) {
-      sum += axis_symbol(penalty_.boundary, rest % shape[a], shape[a]);
-      rest /= shape[a];
+      sum += axis_symbol(penalty_.boundary, at % shape[a], shape[a]);
+      at /= shape[a];
     }
     flat[static_cast<std::size_t>(i)] = power(sum, penalty_.order);
   }
   order_.resize(static_cast<std::size_t>(n_));
   std::iota(order_.begin(), order_.end(), index_t{0});
-  // equal up to rounding counts as equal, so that the order of ties is the same on every machine
-  const double tolerance =
-      penalty_.boundary == Boundary::periodic ? 0 : 1e-12 * *std::max_element(flat.begin(), flat.end());
   std::stable_sort(order_.begin(), order_.end(), [&](index_t a, index_t b) {
     return flat[static_cast<std::size_t>(a)] < flat[static_cast<std::size_t>(b)];
   });
   for (std::size_t i = 0; i < order_.size(); ++i) lambda_[i] = flat[static_cast<std::size_t>(order_[i])];
-  blocks_ = equal_runs(lambda_, tolerance);
+  // equal up to rounding counts as equal, so that the order of ties is the same on every machine; relative to the eigenvalue
+  // itself, since the small ones are what smooth data cost
+  blocks_ = equal_runs(lambda_, 0, penalty_.boundary == Boundary::periodic ? 0 : 1e-12);
   for (std::size_t b = 0; b + 1 < blocks_.size(); ++b) std::sort(order_.begin() + blocks_[b], order_.begin() + blocks_[b + 1]);
 }
 
@@ -193,15 +198,20 @@ void PenaltyBasis::set_matrix() {
     throw InvalidArgument("penalty", "has a matrix of size " + std::to_string(penalty_.n) + ", the layer has n = " +
                                          std::to_string(n_));
   }
+  if (static_cast<index_t>(penalty_.A.size()) != n_ * n_) {
+    throw InvalidArgument("penalty", "A must hold n^2 entries, holds " + std::to_string(penalty_.A.size()));
+  }
   auto& la = context_.backend().full();
   Buffer<double> V(la, n_, n_);
   la.upload(penalty_.A.data(), V);
   std::vector<double> w(static_cast<std::size_t>(n_));
   la.eigen_symmetric(V, w.data(), true);
-  // eigenvalues of A^power; for a positive semidefinite A the rounding of its zeros must not be raised to a sign
-  const double size = std::max(std::abs(w.front()), std::abs(w.back()));
-  const double rounding = static_cast<double>(n_) * std::numeric_limits<double>::epsilon() * size;
-  for (auto& v : w) v = power(std::abs(v) <= rounding ? 0 : v, penalty_.power);
+  // for a positive semidefinite A the rounding of its zeros must not be raised to a sign
+  const double rounding = kTie * std::max(std::abs(w.front()), std::abs(w.back()));
+  for (auto& v : w) {
+    if (std::abs(v) <= rounding) v = 0;
+    if (penalty_.power % 2 == 0) v = std::abs(v);
+  }
   std::vector<index_t> order(w.size());
   std::iota(order.begin(), order.end(), index_t{0});
   std::stable_sort(order.begin(), order.end(), [&](index_t a, index_t b) {
@@ -217,8 +227,9 @@ void PenaltyBasis::set_matrix() {
   la.column_argmax(T_, row.data(), sign.data());
   for (auto& v : sign) v = v < 0 ? -1 : 1;
   la.scale_columns(T_, sign.data());
-  const double largest = std::max(std::abs(lambda_.front()), std::abs(lambda_.back()));
-  blocks_ = equal_runs(lambda_, static_cast<double>(n_) * std::numeric_limits<double>::epsilon() * largest);
+  // ties are told from the eigenvalues of A itself: those of its power span more than rounding can tell apart
+  blocks_ = equal_runs(lambda_, rounding);
+  for (auto& v : lambda_) v = power(v, penalty_.power);
 }
 
 bool PenaltyBasis::circulant() const {

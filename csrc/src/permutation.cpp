@@ -101,7 +101,13 @@ std::size_t cheapest(const std::vector<double>& costs, double rounding) {
 class LocalSearch {
  public:
   LocalSearch(const double* A, const double* C, index_t n, bool circulant, const HostAlgebra& algebra, Ticker& ticker)
-      : A_(A), C_(C), n_(n), circulant_(circulant), rounding_(rounding_of(A, C, n)), algebra_(algebra), ticker_(ticker) {}
+      : A_(A),
+        C_(C),
+        n_(n),
+        circulant_(circulant),
+        rounding_(rounding_of(A, C, n)),
+        algebra_(algebra),
+        ticker_(ticker) {}
 
   double rounding() const { return rounding_; }
 
@@ -116,11 +122,13 @@ class LocalSearch {
     products_ = 0;
     const index_t most = std::max(kFewestProducts, kProductWork / (n_ * n_ * n_));
     for (int sweep = 0; sweep < max_sweeps && products_ < most; ++sweep) {
-      // An exchange pass costs a fraction of the others: they wait until it has little left to do.
+      // An exchange pass costs a fraction of the others: they wait until it has little left to do. Reversals are what is
+      // left in the end, so they go on until there are none: 15-30 % less time than in turns, at the same quality.
       const index_t exchanged = exchange_pass();
       if (16 * exchanged > n_) continue;
       const index_t inserted = insertion_pass();
-      const index_t reversed = reversal_pass();
+      index_t reversed = 0;
+      for (index_t made = -1; made != 0 && products_ < most; reversed += made) made = reversal_pass();
       if (exchanged + inserted + reversed == 0) break;
     }
   }
@@ -456,13 +464,12 @@ double bound_of(const double* A, const double* C, index_t n, const HostAlgebra& 
 
 // --- starts -------------------------------------------------------------------------------------------------------------
 
-// Two orthonormal vectors of the leading eigenspaces of V^T (sign C) V, back in n coordinates, n pairs. Where eigenvalues
-// coincide the basis of a LAPACK is anybody's; this one is made of the projections of unit vectors e_j onto the space, the
-// longest first, so it depends on the space alone.
-std::vector<std::array<double, 2>> leading_plane(const double* C, double sign, index_t n, const HostAlgebra& algebra) {
+// Two orthonormal vectors of the leading eigenspaces of V^T C V, back in n coordinates, n pairs. Where eigenvalues coincide
+// the basis of a LAPACK is anybody's; this one is made of the projections of unit vectors e_j onto the space, the longest
+// first, so it depends on the space alone. A space that reaches beyond kLeading is nobody's: zeros instead.
+std::vector<std::array<double, 2>> leading_plane(const double* C, index_t n, const HostAlgebra& algebra) {
   const index_t m = n - 1, count = std::min(m, kLeading);
   std::vector<double> compressed = compress(C, n);
-  for (double& x : compressed) x *= sign;
   std::vector<double> values(count), rows(count * m);
   algebra.eigen_largest(compressed.data(), m, count, values.data(), rows.data());
   double largest = 0;
@@ -482,6 +489,7 @@ std::vector<std::array<double, 2>> leading_plane(const double* C, double sign, i
   for (index_t first = 0, last; first < count && found < 2; first = last) {
     last = first + 1;
     while (last < count && values[last - 1] - values[last] <= 1e-9 * largest) ++last;
+    if (last == count && count < m && last - first > 1) break;
     std::vector<double> length(n, 0.0);  // of the projection of e_j, squared
     for (index_t c = first; c < last; ++c) {
       for (index_t j = 0; j < n; ++j) length[j] += vectors[c * n + j] * vectors[c * n + j];
@@ -507,31 +515,75 @@ std::vector<std::array<double, 2>> leading_plane(const double* C, double sign, i
   return plane;
 }
 
+// 0 … n-1 by their keys, and by themselves where keys differ by rounding: alike neurons would else change places at will.
 template <class Key>
 std::vector<index_t> sorted_by(index_t n, Key key) {
   std::vector<double> keys(n);
-  for (index_t i = 0; i < n; ++i) keys[i] = key(i);
+  double largest = 0;
+  for (index_t i = 0; i < n; ++i) {
+    keys[i] = key(i);
+    largest = std::max(largest, std::abs(keys[i]));
+  }
   std::vector<index_t> order(n);
   std::iota(order.begin(), order.end(), index_t{0});
   std::stable_sort(order.begin(), order.end(), [&](index_t i, index_t j) { return keys[i] < keys[j]; });
+  for (auto first = order.begin(); first != order.end();) {
+    auto last = first + 1;
+    while (last != order.end() && keys[*last] - keys[*(last - 1)] <= 1e-9 * largest) ++last;
+    std::sort(first, last);
+    first = last;
+  }
   return order;
 }
 
 // Neurons by their angle in the leading plane of the centred C: exact for a ring of neurons with alike tuning curves.
 std::vector<index_t> circular_seriation(const double* C, index_t n, const HostAlgebra& algebra) {
-  const auto plane = leading_plane(C, 1.0, n, algebra);
-  std::vector<index_t> order = sorted_by(n, [&](index_t i) { return std::atan2(plane[i][1], plane[i][0]); });
-  fix_dihedral_gauge(order);
+  const auto plane = leading_plane(C, n, algebra);
+  return sorted_by(n, [&](index_t i) { return std::atan2(plane[i][1], plane[i][0]); });
+}
+
+// The two smoothest eigenvectors of the graph whose weights fall with the distance of two neurons' outputs,
+// w_ij = exp(-3 d_ij^2 / mean d^2), d_ij^2 = C_ii + C_jj - 2 C_ij. The first is monotone along a curve of neurons, where the
+// leading eigenvectors of C bend back at the ends: the order by it is within 2 % of a planted curve's, theirs 90 times above.
+std::vector<std::array<double, 2>> neighbour_plane(const double* C, index_t n, const HostAlgebra& algebra) {
+  std::vector<double> L(n * n);  // weights minus degrees
+  double total = 0;
+  for (index_t i = 0; i < n; ++i) {
+    for (index_t j = 0; j < n; ++j) {
+      L[i * n + j] = std::max(0.0, C[i * n + i] + C[j * n + j] - 2 * C[i * n + j]);
+      total += L[i * n + j];
+    }
+  }
+  const double rate = total > 0 ? -3 * static_cast<double>(n) * static_cast<double>(n) / total : 0;
+  for (index_t i = 0; i < n; ++i) {
+    double degree = 0;
+    for (index_t j = 0; j < n; ++j) {
+      L[i * n + j] = std::exp(rate * L[i * n + j]);
+      degree += L[i * n + j];
+    }
+    L[i * n + i] -= degree;
+  }
+  return leading_plane(L.data(), n, algebra);
+}
+
+// A curve of neurons laid around a ring: every other one on the way out, the others on the way back.
+std::vector<index_t> folded_seriation(const double* C, index_t n, const HostAlgebra& algebra) {
+  const auto plane = neighbour_plane(C, n, algebra);
+  const std::vector<index_t> along = sorted_by(n, [&](index_t i) { return plane[i][0]; });
+  std::vector<index_t> order;
+  for (index_t k = 0; k < n; k += 2) order.push_back(along[k]);
+  for (index_t k = n - 1 - n % 2; k > 0; k -= 2) order.push_back(along[k]);
   return order;
 }
 
-// Orders that lay the leading plane of C over the smoothest plane of A: along the first axis either way, and by assignment
+// Orders that lay the plane of the neurons over the smoothest plane of A: along the first axis either way, and by assignment
 // for the eight ways of a square. The best few by cost.
-std::vector<std::vector<index_t>> spectral_matches(std::span<const double> A, std::span<const double> C,
-                                                   index_t n, double rounding, const HostAlgebra& algebra,
-                                                   Ticker& ticker) {
-  const auto places = leading_plane(A.data(), -1.0, n, algebra);
-  const auto neurons = leading_plane(C.data(), 1.0, n, algebra);
+std::vector<std::vector<index_t>> spectral_matches(std::span<const double> A, std::span<const double> C, index_t n,
+                                                   double rounding, const HostAlgebra& algebra, Ticker& ticker) {
+  std::vector<double> mismatch(A.begin(), A.end());
+  for (double& x : mismatch) x = -x;
+  const auto places = leading_plane(mismatch.data(), n, algebra);
+  const auto neurons = neighbour_plane(C.data(), n, algebra);
   std::vector<std::vector<index_t>> orders;
   const std::vector<index_t> along = sorted_by(n, [&](index_t i) { return places[i][0]; });
   for (const double sign : {1.0, -1.0}) {
@@ -541,13 +593,15 @@ std::vector<std::vector<index_t>> spectral_matches(std::span<const double> A, st
     orders.push_back(std::move(order));
   }
   if (n <= kSomeStarts) {
-    std::vector<double> mismatch(n * n);
+    // Places that are each other's mirror image tie; noise far below the distances of others decides, not the last bit.
+    const double noise = 1e-7 / static_cast<double>(n);
     for (int way = 0; way < 8; ++way) {
       const int first = way / 4, second = 1 - first;
       const double sx = way & 1 ? -1 : 1, sy = way & 2 ? -1 : 1;
       for (index_t i = 0; i < n; ++i) {
         for (index_t j = 0; j < n; ++j) {
-          mismatch[i * n + j] = -(sx * places[i][0] * neurons[j][first] + sy * places[i][1] * neurons[j][second]);
+          mismatch[i * n + j] = -(sx * places[i][0] * neurons[j][first] + sy * places[i][1] * neurons[j][second]) +
+                                noise * philox::uniform(0, static_cast<std::uint64_t>(i * n + j));
         }
       }
       orders.push_back(solve_assignment(mismatch, n));
@@ -655,8 +709,8 @@ std::vector<index_t> try_all(std::span<const double> A, std::span<const double> 
 
 void require_square(const char* name, std::span<const double> A, index_t n) {
   if (n < 1 || A.size() != static_cast<std::size_t>(n) * static_cast<std::size_t>(n)) {
-    throw InvalidArgument(name, "expected n^2 entries for n = " + std::to_string(n) + ", n >= 1, got " +
-                                    std::to_string(A.size()));
+    throw InvalidArgument(
+        name, "expected n^2 entries for n = " + std::to_string(n) + ", n >= 1, got " + std::to_string(A.size()));
   }
   for (std::size_t k = 0; k < A.size(); ++k) {
     if (!std::isfinite(A[k])) throw NonFinite(name, static_cast<index_t>(k) / n, static_cast<index_t>(k) % n);
@@ -778,9 +832,11 @@ PermutationSearch search_permutation(std::span<const double> A_given, std::span<
     std::vector<std::vector<index_t>> given = {best.order};
     if (n > 2 && params.circulant) {
       given.push_back(circular_seriation(C.data(), n, algebra));
+      given.push_back(folded_seriation(C.data(), n, algebra));
     } else if (n > 2) {
       given.emplace_back(best.order.rbegin(), best.order.rend());
-      for (auto& order : spectral_matches(A, C, n, search.rounding(), algebra, ticker)) given.push_back(std::move(order));
+      for (auto& order : spectral_matches(A, C, n, search.rounding(), algebra, ticker))
+        given.push_back(std::move(order));
     }
     if (n > kAllStarts) {
       std::vector<double> costs;
@@ -788,12 +844,15 @@ PermutationSearch search_permutation(std::span<const double> A_given, std::span<
       given = {given[cheapest(costs, search.rounding())]};
     }
     for (auto& order : given) consider(std::move(order));
-    std::vector<double> shifted, P;
+    std::vector<double> shifted, apart, P;
     double smallest = 0, mean = 0;
     const int descents = descents_of(n, params.starts);
     if (descents > 0) {
       shifted.resize(n * n);
       P.resize(n * n);
+      // Neurons that are alike tie in every assignment problem; this tells them apart above rounding.
+      apart = C;
+      for (index_t i = 0; i < n; ++i) apart[i * n + i] += 1e-7 * philox::uniform(0, static_cast<std::uint64_t>(i));
       std::vector<double> values(n);
       if (params.penalty_eigenvalues.size() == values.size()) {
         for (index_t i = 0; i < n; ++i) values[i] = std::ldexp(params.penalty_eigenvalues[i], -a_exponent);
@@ -809,7 +868,7 @@ PermutationSearch search_permutation(std::span<const double> A_given, std::span<
       std::copy(A.begin(), A.end(), shifted.begin());
       for (index_t i = 0; i < n; ++i) shifted[i * n + i] -= shift;
       random_doubly_stochastic(params.seed, static_cast<std::uint64_t>(k) * static_cast<std::uint64_t>(n * n), n, P);
-      consider(descend(shifted, C.data(), n, P, algebra, ticker));
+      consider(descend(shifted, apart.data(), n, P, algebra, ticker));
     }
   }
   if (params.circulant) fix_dihedral_gauge(best.order);

@@ -49,10 +49,10 @@ struct PermutationParams {
 
 struct PermutationSearch {
   std::vector<index_t> order;  ///< neuron order[i] comes i-th
-  double cost = 0;             ///< eta(order)
-  double bound = 0;            ///< no order costs less: the projection bound, or the cost itself if less by rounding
-  bool exact = false;          ///< every order was tried
-  int starts = 0;              ///< orders that were polished, randomized or not
+  double cost = 0;  ///< eta(order)
+  double bound = 0;  ///< no order costs less: the projection bound, or the cost itself if less by rounding
+  bool exact = false;  ///< every order was tried
+  int starts = 0;  ///< orders that were polished, randomized or not
 };
 
 /// A good order for eta(p) = sum_ij A_ij C_{p_i p_j}; A and C (n, n) symmetric, n >= 1.
@@ -84,7 +84,8 @@ double permutation_cost(std::span<const double> A, std::span<const double> C, st
 
 /// Descend from `order` by single moves until no exchange, insertion or reversal helps, at most max_sweeps sweeps.
 void polish_permutation(std::span<const double> A, std::span<const double> C, index_t n, int max_sweeps,
-                        const HostAlgebra& algebra, std::vector<index_t>& order, const std::function<void()>& poll = {});
+                        const HostAlgebra& algebra, std::vector<index_t>& order,
+                        const std::function<void()>& poll = {});
 
 /// Whether A_ij depends on (j - i) mod n alone, to 1e-10 of its largest entry.
 bool is_circulant(std::span<const double> A, index_t n);

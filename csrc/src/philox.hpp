@@ -1,6 +1,6 @@
 // Counter-based random bits: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC'11), the same on every engine.
 //
-// Word w (32 bits) of stream `seed`: counter = (w / 4 low, w / 4 high, 0, 0), key = (seed low, seed high), output w % 4.
+// Word w (32 bits) of stream `seed`: counter (w / 4 low, w / 4 high, 0, 0), key (seed low, seed high), output w % 4.
 // Uniform number i, in (0, 1): (((word(2i) << 32 | word(2i+1)) >> 11) + 0.5) 2^-53.
 // Normal number i, Box-Muller: with p = 2 (i / 2), sqrt(-2 ln u_p) times cos(2 pi u_{p+1}) for even i, sin for odd i.
 #pragma once

@@ -168,6 +168,7 @@ Preactivations Preactivations::from_autocorrelation(const Context& context, Matr
   if (&R.context().backend() != &context.backend()) {
     throw InvalidArgument("autocorrelation", "lies in the memory of another backend; carry it over by its state()");
   }
+  if (R.n_samples() == 0) throw InvalidArgument("autocorrelation", "no samples have been accumulated");
   if (R.n_features() != W.cols) {
     throw InvalidArgument("autocorrelation", "has " + std::to_string(R.n_features()) + " features, W has " +
                                                  std::to_string(W.cols) + " inputs");
@@ -178,7 +179,7 @@ Preactivations Preactivations::from_autocorrelation(const Context& context, Matr
   impl->n_samples = R.n_samples();
   const Array<double> matrix = R.matrix();
   const auto threads = context.backend().thread_scope(std::max(W.rows, W.cols));
-  impl->C = second_moment(context, Wd, op_of(W), columns_of(matrix.view()));
+  impl->C = second_moment(context, "autocorrelation", Wd, op_of(W), columns_of(matrix.view()));
 
   const std::vector<double> b = check_bias(bias, W.rows);
   const std::vector<double> mu = R.mean();
@@ -187,6 +188,7 @@ Preactivations Preactivations::from_autocorrelation(const Context& context, Matr
   if (central && !center) {  // E[y y^T] = W cov W^T + (W mu + b)(W mu + b)^T
     add_outer(*impl, 1.0, y);
   } else if (!central && (center || !b.empty())) {  // W R W^T - W mu (W mu)^T is the covariance of y
+    impl->noise = la.max_abs(impl->C);
     add_outer(*impl, -1.0, mean_output(context, Wd, op_of(W), mu, {}, W.rows));
     if (!center) add_outer(*impl, 1.0, y);
   }
@@ -213,8 +215,7 @@ Preactivations Preactivations::from_matrix(const Context& context, MatrixView<co
   auto impl = make_impl(context, "autocorrelation", W.rows);
   const auto threads = context.backend().thread_scope(std::max(W.rows, W.cols));
   impl->n_samples = n_samples;
-  impl->C = second_moment(context, Wd, op_of(W), S);
-  check_product_finite(context, "autocorrelation", impl->C);
+  impl->C = second_moment(context, "autocorrelation", Wd, op_of(W), S);
   return Preactivations(std::move(impl));
 }
 

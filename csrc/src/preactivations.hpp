@@ -18,6 +18,7 @@ struct Preactivations::Impl {
   index_t n_samples = 0;       // 0: unknown
   bool center = false;
   bool stacked = false;
+  double noise = 0;            // magnitude of what C was summed up from, where that may be above C itself
   linalg::Buffer<double> C;    // n x n, symmetric, full
   linalg::Buffer<double> F;    // n x r with C = F F^T, where a square root was accumulated; else empty
 

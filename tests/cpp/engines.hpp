@@ -28,8 +28,8 @@
 
 namespace brockett::test {
 
-/// A matrix in the memory of a backend, in either order, its leading dimension larger than need be by `padding`; what lies
-/// between the columns is NaN, so that reading it shows.
+/// A matrix in the memory of a backend, in either order, its leading dimension larger than need be by `padding`; what
+/// lies between the columns is NaN, so that reading it shows.
 template <class T>
 class DeviceMatrix {
  public:
@@ -43,7 +43,7 @@ class DeviceMatrix {
   }
   /// The column-major reading: the matrix, or its transpose where the order is row-major.
   linalg::Mat<T> mat() const { return {buffer_.data(), long_, buffer_.cols(), std::max<index_t>(1, buffer_.rows())}; }
-  operator linalg::Mat<T>() const { return mat(); }        // NOLINT: implicit on purpose
+  operator linalg::Mat<T>() const { return mat(); }  // NOLINT: implicit on purpose
   operator linalg::Mat<const T>() const { return mat(); }  // NOLINT: implicit on purpose
   MatrixView<const T> view() const {
     return order_ == Order::column_major ? MatrixView<const T>(buffer_.data(), long_, buffer_.cols(), mat().ld, order_)
@@ -64,8 +64,9 @@ HostMatrix<T> to_host(linalg::Backend& backend, linalg::Mat<const T> A) {
 }
 template <class T>
 HostMatrix<T> to_host(linalg::Backend& backend, MatrixView<const T> A) {
-  return A.order == Order::column_major ? to_host<T>(backend, linalg::Mat<const T>(A.data, A.rows, A.cols, A.ld))
-                                        : to_host<T>(backend, linalg::Mat<const T>(A.data, A.cols, A.rows, A.ld)).transposed();
+  return A.order == Order::column_major
+             ? to_host<T>(backend, linalg::Mat<const T>(A.data, A.rows, A.cols, A.ld))
+             : to_host<T>(backend, linalg::Mat<const T>(A.data, A.cols, A.rows, A.ld)).transposed();
 }
 
 /// Raw bytes in the memory of a backend (samples in half precision, say).
@@ -84,8 +85,7 @@ struct Engine {
   using T = Scalar;
   static constexpr bool guarded = guarded_;
 };
-using Engines =
-    testing::Types<Engine<float, false>, Engine<double, false>, Engine<float, true>, Engine<double, true>>;
+using Engines = testing::Types<Engine<float, false>, Engine<double, false>, Engine<float, true>, Engine<double, true>>;
 
 struct EngineNames {
   template <class E>

@@ -17,7 +17,9 @@
 #include "guarded_linalg.hpp"
 
 // Tests ask for more memory than there is, on purpose.
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+  return "allocator_may_return_null=1";
+}
 
 namespace brockett::test {
 namespace {
@@ -25,7 +27,7 @@ namespace {
 // All guarded memory of the process lies in one reserved range of addresses: whether a pointer is ours can be told in a
 // signal handler, and freed memory is never handed out again.
 struct Arena {
-  static constexpr std::size_t size = std::size_t{1} << 40;
+  static constexpr std::size_t size = std::size_t{1} << 37;
   char* begin;
   std::atomic<std::size_t> used{0};
   std::size_t page;
@@ -189,7 +191,8 @@ Access::Access(Vault& vault, const char* primitive, std::initializer_list<Region
     vault_.state_->containing(out.data, out.bytes(), primitive_);
     if (!out.written) continue;
     for (const Region& other : regions) {
-      require(&other == &out || !out.overlaps(other), std::string(primitive_) + ": an output overlaps another argument");
+      require(&other == &out || !out.overlaps(other),
+              std::string(primitive_) + ": an output overlaps another argument");
     }
   }
   for (const Region& region : regions) {

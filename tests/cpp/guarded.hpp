@@ -37,8 +37,8 @@ std::shared_ptr<GuardedBackend> make_guarded_backend();
 /// Does p point into the memory of any guarded backend, freed or not?
 bool is_guarded(const void* p);
 
-/// Run `f` with the first allocation failing, then the second, … until it gets through; how many failures that took. Each
-/// failing run must throw OutOfMemory and leave nothing allocated behind (std::logic_error otherwise).
+/// Run `f` with the first allocation failing, then the second, … until it gets through; how many failures that took.
+/// Each failing run must throw OutOfMemory and leave nothing allocated behind (std::logic_error otherwise).
 std::size_t sweep_failing_allocations(GuardedBackend& backend, const std::function<void()>& f);
 
 }  // namespace brockett::test

@@ -1,4 +1,5 @@
-// The pieces of the guarded backend: the vault of closed memory, the key that opens it for one call, and the primitives.
+// The pieces of the guarded backend: the vault of closed memory, the key that opens it for one call, and the
+// primitives.
 #pragma once
 
 #include <algorithm>
@@ -77,7 +78,7 @@ Region region(Mat<T> A, bool written, index_t batch = 1, index_t stride = 0) {
     throw std::logic_error("guarded backend: a matrix has a negative size, or ld < rows");
   }
   return {reinterpret_cast<const char*>(A.data), size(A.rows), static_cast<std::size_t>(A.cols), size(A.ld), written,
-          static_cast<std::size_t>(batch), size(stride)};
+          static_cast<std::size_t>(batch),       size(stride)};
 }
 template <class T>
 Region in(Mat<const T> A) {
@@ -92,9 +93,12 @@ inline Region typed(DType type, const void* data, index_t rows, index_t cols, in
     return region(Mat<const T>(static_cast<const T*>(data), rows, cols, ld), written);
   };
   switch (type) {
-    case DType::float32: return as(static_cast<float*>(nullptr));
-    case DType::float64: return as(static_cast<double*>(nullptr));
-    default: return as(static_cast<std::uint16_t*>(nullptr));
+    case DType::float32:
+      return as(static_cast<float*>(nullptr));
+    case DType::float64:
+      return as(static_cast<double*>(nullptr));
+    default:
+      return as(static_cast<std::uint16_t*>(nullptr));
   }
 }
 

@@ -39,7 +39,7 @@ class Decompositions : public EngineTest<E> {
 };
 TYPED_TEST_SUITE(Decompositions, Engines, EngineNames);
 
-// --- triangular factors -----------------------------------------------------------------------------------------------------
+// --- triangular factors --------------------------------------------------------------------------------------------
 
 TYPED_TEST(Decompositions, lq_by_hand) {
   using T = typename TypeParam::T;
@@ -137,7 +137,7 @@ TYPED_TEST(Decompositions, knows_the_sign_of_a_determinant) {
   EXPECT_EQ(sign(P), -1);
 }
 
-// --- eigenvalues ------------------------------------------------------------------------------------------------------------
+// --- eigenvalues ---------------------------------------------------------------------------------------------------
 
 TYPED_TEST(Decompositions, eigenvalues_by_hand) {
   using T = typename TypeParam::T;
@@ -177,6 +177,25 @@ TYPED_TEST(Decompositions, eigenvectors_diagonalize) {
   }
 }
 
+// The path graph's Laplacian: 2 - 2 cos(pi k / n). Large enough for the two-stage reduction.
+TYPED_TEST(Decompositions, eigenvalues_alone_of_a_large_matrix) {
+  using T = typename TypeParam::T;
+  const index_t n = this->guarded ? 300 : 3001;
+  HostMatrix<T> A(n, n);
+  for (index_t i = 0; i < n; ++i) {
+    A(i, i) = i == 0 || i == n - 1 ? T{1} : T{2};
+    if (i > 0) A(i, i - 1) = T{-1};
+  }
+  std::vector<T> values(static_cast<std::size_t>(n));
+  this->la.eigen_symmetric(this->padded(this->with_nan_above_diagonal(A)), values.data(), false);
+  double worst = 0;
+  for (index_t k = 0; k < n; ++k) {
+    const double expected = 2 - 2 * std::cos(M_PI * static_cast<double>(k) / static_cast<double>(n));
+    worst = std::max(worst, std::abs(static_cast<double>(values[static_cast<std::size_t>(k)]) - expected));
+  }
+  EXPECT_LE(worst, 100 * this->eps);
+}
+
 TYPED_TEST(Decompositions, eigenvectors_of_ties_are_orthonormal) {
   using T = typename TypeParam::T;
   std::vector<T> d(60, T{0});
@@ -205,13 +224,14 @@ TYPED_TEST(Decompositions, largest_eigenvalues_come_first) {
     std::vector<T> values(static_cast<std::size_t>(count));
     this->la.eigen_symmetric_largest(a, count, values.data(), v);
     const HostMatrix<T> V = this->to_host(v);
-    for (index_t i = 0; i < count; ++i) EXPECT_NEAR(values[static_cast<std::size_t>(i)], 40.0 - static_cast<double>(i), 1000 * this->eps);
+    for (index_t i = 0; i < count; ++i)
+      EXPECT_NEAR(values[static_cast<std::size_t>(i)], 40.0 - static_cast<double>(i), 1000 * this->eps);
     EXPECT_LE(orthogonality_error(V), 100 * this->eps);
     EXPECT_LE(difference(product(A, V), product(V, HostMatrix<T>::diagonal(values))), 2000 * this->eps);
   }
 }
 
-// --- singular values --------------------------------------------------------------------------------------------------------
+// --- singular values -----------------------------------------------------------------------------------------------
 
 TYPED_TEST(Decompositions, singular_values_by_hand) {
   using T = typename TypeParam::T;

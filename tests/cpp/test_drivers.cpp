@@ -1,5 +1,6 @@
-// What happens when LAPACK fails: the fast driver is followed by the robust one on the same matrix, then by an error that
-// counts. The drivers are replaced here by ones that fail on demand, after they have ruined the matrix, as true ones do.
+// What happens when LAPACK fails: the fast driver is followed by the robust one on the same matrix, then by an error
+// that counts. The drivers are replaced here by ones that fail on demand, after they have ruined the matrix, as true
+// ones do.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +21,7 @@ using brockett::test::HostMatrix;
 using lapack::blas_int;
 
 std::map<std::string, blas_int> fails;  // routine -> info that it is to return
-std::map<std::string, int> calls;       // without workspace queries
+std::map<std::string, int> calls;  // without workspace queries
 
 // Did the routine fail as asked? Then the n x n lower triangle, or the m x n matrix, is ruined.
 bool failing(const std::string& routine, bool query, blas_int m, blas_int n, double* a, blas_int lda, bool lower,
@@ -53,14 +54,15 @@ F* original(const char* symbol) {
 
 // Definitions in the program come before those of the BLAS library.
 extern "C" {
-void BROCKETT_FORTRAN(dsyevd)(const char* jobz, const char* uplo, const blas_int* n, double* a, const blas_int* lda, double* w,
-                              double* work, const blas_int* lwork, blas_int* iwork, const blas_int* liwork, blas_int* info,
-                              std::size_t l1, std::size_t l2) {
+void BROCKETT_FORTRAN(dsyevd)(const char* jobz, const char* uplo, const blas_int* n, double* a, const blas_int* lda,
+                              double* w, double* work, const blas_int* lwork, blas_int* iwork, const blas_int* liwork,
+                              blas_int* info, std::size_t l1, std::size_t l2) {
   if (failing("syevd", *lwork == -1, *n, *n, a, *lda, *jobz == 'N', info)) return;
   ORIGINAL(dsyevd)(jobz, uplo, n, a, lda, w, work, lwork, iwork, liwork, info, l1, l2);
 }
-void BROCKETT_FORTRAN(dsyev)(const char* jobz, const char* uplo, const blas_int* n, double* a, const blas_int* lda, double* w,
-                             double* work, const blas_int* lwork, blas_int* info, std::size_t l1, std::size_t l2) {
+void BROCKETT_FORTRAN(dsyev)(const char* jobz, const char* uplo, const blas_int* n, double* a, const blas_int* lda,
+                             double* w, double* work, const blas_int* lwork, blas_int* info, std::size_t l1,
+                             std::size_t l2) {
   if (failing("syev", *lwork == -1, *n, *n, a, *lda, true, info)) return;
   ORIGINAL(dsyev)(jobz, uplo, n, a, lda, w, work, lwork, info, l1, l2);
 }
@@ -74,8 +76,8 @@ void BROCKETT_FORTRAN(dsyevr)(const char* jobz, const char* range, const char* u
   ORIGINAL(dsyevr)(jobz, range, uplo, n, a, lda, vl, vu, il, iu, abstol, found, w, z, ldz, isuppz, work, lwork, iwork,
                    liwork, info, l1, l2, l3);
 }
-void BROCKETT_FORTRAN(dgesdd)(const char* jobz, const blas_int* m, const blas_int* n, double* a, const blas_int* lda, double* s,
-                              double* u, const blas_int* ldu, double* vt, const blas_int* ldvt, double* work,
+void BROCKETT_FORTRAN(dgesdd)(const char* jobz, const blas_int* m, const blas_int* n, double* a, const blas_int* lda,
+                              double* s, double* u, const blas_int* ldu, double* vt, const blas_int* ldvt, double* work,
                               const blas_int* lwork, blas_int* iwork, blas_int* info, std::size_t l1) {
   if (failing("gesdd", *lwork == -1, *m, *n, a, *lda, false, info)) return;
   ORIGINAL(dgesdd)(jobz, m, n, a, lda, s, u, ldu, vt, ldvt, work, lwork, iwork, info, l1);
@@ -132,7 +134,8 @@ TEST_F(Drivers, eigenvalues_are_retried) {
     fails["syev"] = 1;
     A = lower;
     const std::string what = message<NotConverged>([&] { la.eigen_symmetric(mat(A), values.data(), vectors); });
-    EXPECT_EQ(what, "syevd and then syev did not converge on a 3 x 3 matrix: 2 and 1 off-diagonal entries did not vanish");
+    EXPECT_EQ(what,
+              "syevd and then syev did not converge on a 3 x 3 matrix: 2 and 1 off-diagonal entries did not vanish");
   }
 }
 
@@ -182,7 +185,8 @@ TEST_F(Drivers, singular_values_are_retried) {
   fails["gesvd"] = 5;
   A = wide;
   const std::string what = message<NotConverged>([&] { la.svd_thin(mat(A), s.data(), mat(U), mat(Vt)); });
-  EXPECT_EQ(what, "gesdd and then gesvd did not converge on a 2 x 3 matrix: 1 and 5 off-diagonal entries did not vanish");
+  EXPECT_EQ(what,
+            "gesdd and then gesvd did not converge on a 2 x 3 matrix: 1 and 5 off-diagonal entries did not vanish");
 }
 
 TEST_F(Drivers, a_wrong_argument_is_our_own_defect) {
@@ -192,6 +196,37 @@ TEST_F(Drivers, a_wrong_argument_is_our_own_defect) {
   const std::string what = message<Error>([&] { la.svd_thin(mat(A), s, Mat<double>(), Mat<double>()); });
   EXPECT_EQ(what, "brockett defect: argument 4 of LAPACK's gesdd is wrong");
   EXPECT_EQ(calls["gesvd"], 0);
+}
+
+// With 32-bit integers the workspace of syevd overflows at n = 32767, that of gesdd at k = 23170. They are refused
+// before a single entry is looked at: there are none here.
+TEST(Integers, that_are_too_large_are_refused_by_name) {
+  const index_t large = index_t{1} << 31;
+  LinAlg<double>& la = lapack_backend()->full();
+  double nothing = 0;
+  const auto refused = [&](const char* words, const auto& f) {
+    try {
+      f();
+      ADD_FAILURE() << "not refused: " << words;
+    } catch (const Unsupported& e) {
+      EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("32-bit integers"), std::string::npos) << e.what();
+    }
+  };
+  if constexpr (sizeof(blas_int) == 8) {
+    EXPECT_EQ(lapack::to_blas(large, "rows"), large);
+  } else {
+    EXPECT_EQ(lapack::to_blas(large - 1, "rows"), large - 1);
+    refused("rows = 2147483648", [&] { lapack::to_blas(large, "rows"); });
+    refused("syevd on order 32767", [&] { la.eigen_symmetric({&nothing, 32767, 32767}, &nothing, true); });
+    refused("gesdd on a 40000 x 30000 matrix", [&] {
+      la.svd_thin({&nothing, 40000, 30000}, &nothing, {&nothing, 40000, 30000}, {&nothing, 30000, 30000});
+    });
+    refused("leading dimension = 3000000000", [&] {
+      const Mat<double> A(&nothing, 1, 1, 3000000000);
+      la.multiply(Op::none, Op::none, 1, A, A, 0, A);
+    });
+  }
 }
 
 }  // namespace

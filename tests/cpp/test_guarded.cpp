@@ -59,6 +59,13 @@ TEST_F(Guarded, primitives_refuse_host_memory_as_device_memory) {
   std::vector<double> host(100);
   const Buffer<double> a(la, 10, 10);
   la.fill(a, 1.0);
+  double on_stack = 0;
+  try {
+    la.fill({&on_stack, 1, 1}, 1);
+    ADD_FAILURE() << "took memory of the stack";
+  } catch (const std::logic_error& e) {
+    EXPECT_STREQ(e.what(), "guarded backend: fill: a device argument is not device memory");
+  }
   const Mat<double> on_host(host.data(), 10, 10);
   EXPECT_THROW(la.fill(on_host, 1), std::logic_error);
   EXPECT_THROW(la.copy(on_host, a), std::logic_error);
@@ -91,9 +98,9 @@ TEST_F(Guarded, primitives_refuse_what_reaches_beyond_an_allocation) {
   EXPECT_THROW(la.fill({a.data() - 1, 10, 10}, 0), std::logic_error);
   EXPECT_THROW(la.fill({a.data(), 10, 10, 9}, 0), std::logic_error);
   EXPECT_THROW(la.convert_from(DType::float64, b.data(), 11, a), std::logic_error);
-  EXPECT_THROW(la.multiply_batched(Op::none, Op::none, 1, {a.data(), 2, 2}, 4, {a.data(), 2, 2}, 4, 0, {b.data(), 2, 2},
-                                   4, 26),
-               std::logic_error);
+  EXPECT_THROW(
+      la.multiply_batched(Op::none, Op::none, 1, {a.data(), 2, 2}, 4, {a.data(), 2, 2}, 4, 0, {b.data(), 2, 2}, 4, 26),
+      std::logic_error);
   la.fill({a.data(), 9, 10, 10}, 0);
   la.fill({a.data() + 1, 9, 10, 10}, 0);
 }
@@ -164,11 +171,13 @@ TEST_F(Guarded, sweeps_through_failing_allocations) {
 TEST_F(GuardedDeathTest, serves_workers) {
   const Buffer<double> a(la, 50, 50), out(la, 1, 64);
   la.fill(a, 1.0);
-  backend->for_each(64, [&](index_t i) {
-    const Buffer<double> mine(la, 50, 50);
-    la.copy(a, mine);
-    la.fill(out.mat().columns(i, 1), la.norm(mine));
-  }, {});
+  backend->for_each(64,
+                    [&](index_t i) {
+                      const Buffer<double> mine(la, 50, 50);
+                      la.copy(a, mine);
+                      la.fill(out.mat().columns(i, 1), la.norm(mine));
+                    },
+                    {});
   for (const double x : to_host<double>(*backend, out.mat()).data) EXPECT_EQ(x, 50);
   EXPECT_DEATH(read(a.data()), kWall);
 }

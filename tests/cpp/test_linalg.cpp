@@ -1,5 +1,5 @@
-// The contract of linalg.hpp, one primitive after the other: memory, entries, products. Decompositions have a file of their
-// own. By hand first, then at sizes that fit no block, with padded columns.
+// The contract of linalg.hpp, one primitive after the other: memory, entries, products. Decompositions have a file of
+// their own. By hand first, then at sizes that fit no block, with padded columns.
 #include <cstdint>
 #include <limits>
 #include <numeric>
@@ -24,7 +24,7 @@ class LinAlgTest : public EngineTest<E> {
 };
 TYPED_TEST_SUITE(LinAlgTest, Engines, EngineNames);
 
-// --- memory ---------------------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------------------------
 
 TYPED_TEST(LinAlgTest, allocates_aligned_memory_and_nothing_for_nothing) {
   EXPECT_EQ(this->la.allocate(0), nullptr);
@@ -58,7 +58,8 @@ TYPED_TEST(LinAlgTest, moves_matrices_in_and_out) {
 
 TYPED_TEST(LinAlgTest, transposes) {
   using T = typename TypeParam::T;
-  const DeviceMatrix<T> small = this->to_device(HostMatrix<T>{{1, 2, 3}, {4, 5, 6}}), t = this->to_device(HostMatrix<T>(3, 2));
+  const DeviceMatrix<T> small = this->to_device(HostMatrix<T>{{1, 2, 3}, {4, 5, 6}}),
+                        t = this->to_device(HostMatrix<T>(3, 2));
   this->la.transpose(small, t);
   EXPECT_EQ(difference(this->to_host(t), HostMatrix<T>{{1, 4}, {2, 5}, {3, 6}}), 0);
 
@@ -87,7 +88,8 @@ TYPED_TEST(LinAlgTest, converts_between_float_and_double) {
   EXPECT_THROW(this->la.convert_to(a, DType::float16, f.mat().data, f.mat().ld), Unsupported);
 }
 
-// All 65,536 numbers of both half types, against the definition: (-1)^s 2^(e - bias) (1 + m / 2^p), subnormal 2^(1 - bias) m / 2^p.
+// All 65,536 numbers of both half types, against the definition: (-1)^s 2^(e - bias) (1 + m / 2^p), subnormal 2^(1 -
+// bias) m / 2^p.
 TYPED_TEST(LinAlgTest, widens_every_half_number_exactly) {
   using T = typename TypeParam::T;
   std::vector<std::uint16_t> bits(65536);
@@ -108,7 +110,8 @@ TYPED_TEST(LinAlgTest, widens_every_half_number_exactly) {
         continue;
       }
       const double fraction = std::ldexp(mantissa, -mantissa_bits);
-      const double expected = exponent == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1 + fraction, exponent - bias);
+      const double expected =
+          exponent == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1 + fraction, exponent - bias);
       ASSERT_EQ(std::abs(got), expected) << i;
     }
   }
@@ -152,7 +155,7 @@ TYPED_TEST(LinAlgTest, finds_halves_that_are_not_finite) {
   }
 }
 
-// --- entries --------------------------------------------------------------------------------------------------------------
+// --- entries -------------------------------------------------------------------------------------------------------
 
 TYPED_TEST(LinAlgTest, fills_and_sets_the_identity) {
   using T = typename TypeParam::T;
@@ -267,7 +270,7 @@ TYPED_TEST(LinAlgTest, finds_the_largest_magnitudes) {
   }
 }
 
-// --- products -------------------------------------------------------------------------------------------------------------
+// --- products ------------------------------------------------------------------------------------------------------
 
 TYPED_TEST(LinAlgTest, multiplies_by_hand) {
   using T = typename TypeParam::T;
@@ -318,7 +321,7 @@ TYPED_TEST(LinAlgTest, multiplies_batches) {
       const auto b = this->to_device(op == Op::none ? B : B.transposed());
       const auto c = this->to_device(HostMatrix<T>(batch * n, n, T{1}));
       this->la.multiply_batched(Op::none, op, T{2}, a.mat().columns(0, n + 1), (n + 1) * a.mat().ld, b, 0, T{-1},
-                          c.mat().block(0, 0, n, n), n, batch);
+                                c.mat().block(0, 0, n, n), n, batch);
       const HostMatrix<T> C = this->to_host(c);
       for (index_t k = 0; k < batch; ++k) {
         HostMatrix<double> expected = product(A.block(0, k * (n + 1), n, n + 1), B);

@@ -84,7 +84,8 @@ TYPED_TEST(ModesTest, by_hand) {
   }
   // n = 4: 1, sqrt 2 cos, sqrt 2 sin, (-1)^j, each over 2.
   EXPECT_LE(difference(applied(Modes::fourier, Op::transpose, {{1, 2, 3, 5}}),
-                       HostMatrix<T>{{static_cast<T>(5.5), -2 * r, -3 * r, static_cast<T>(-1.5)}}), 2 * few);
+                       HostMatrix<T>{{static_cast<T>(5.5), -2 * r, -3 * r, static_cast<T>(-1.5)}}),
+            2 * few);
   // A cosine, a sine: one coefficient each, in this order.
   HostMatrix<T> waves(2, 12), expected(2, 12);
   for (index_t j = 0; j < 12; ++j) {
@@ -102,13 +103,14 @@ TYPED_TEST(ModesTest, agree_with_sums_in_long_double) {
   for (index_t n = 1; n <= 64; ++n) lengths.push_back(n);
   if (!this->guarded && sizeof(T) == 8) lengths.insert(lengths.end(), {251, 256, 360, 1001, 1009, 1024, 4093, 4096});
   for (const index_t n : lengths) {
-    const HostMatrix<T> A = HostMatrix<T>::random(n > 2000 ? 3 : 19, n, static_cast<unsigned>(n));  // a group and a part
+    const HostMatrix<T> A =
+        HostMatrix<T>::random(n > 2000 ? 3 : 19, n, static_cast<unsigned>(n));  // a group and a part
     for (const Modes modes : {Modes::fourier, Modes::dct}) {
       for (const Op op : {Op::none, Op::transpose}) {
         const auto a = this->to_device(A, Order::column_major, 2);
         this->la.apply_modes(modes, op, a);
-        const double error = relative_error(this->to_host(a).template as<double>(),
-                                            reference(modes, op, A.template as<double>()));
+        const double error =
+            relative_error(this->to_host(a).template as<double>(), reference(modes, op, A.template as<double>()));
         // One rounding of T at the end, and 1e-16 or so for each doubling of the length.
         const double tolerance = (sizeof(T) == 4 ? this->eps / 2 : 0) + 1e-16 * (2 + std::log2(static_cast<double>(n)));
         EXPECT_LE(error, tolerance) << "n = " << n << ", modes " << static_cast<int>(modes) << ", op "

@@ -88,7 +88,8 @@ struct Descrambling {
   double optimum = 0;        ///< sum_i lambda_i sigma_i^2, the exact minimum over O(n); NaN for permutations
   double identity_cost = 0;  ///< eta(I)
   double bound = 0;          ///< lower bound on the cost in the group: the optimum, or the projection bound
-  index_t rank = 0;          ///< numerical rank of C: sigma_i^2 > n eps sigma_1^2
+  /// Numerical rank of C: sigma_i^2 > n eps sigma_1^2, or sigma_i > n eps sigma_1 from an accumulated square root (qr).
+  index_t rank = 0;
   std::vector<double> sigma; ///< n standard deviations sigma_i, descending (square roots of the eigenvalues of C)
   /// Smallest singular value of the overlap between the returned gauge's blocks and the reference; 1 is ideal, 0 means
   /// that the choice of P among its equals is arbitrary. NaN for permutations and the canonical gauge.

@@ -30,12 +30,12 @@ BROCKETT_EXPORT Penalty fourier_derivative(double order = 2);
 /// `order` compact differences. Periodic: eigenvalues (4 sin^2(pi k / n))^order, Fourier modes. Neumann (even
 /// reflection at both ends): (4 sin^2(pi k / 2n))^order, k = 0 … n-1, the DCT-II basis, all eigenvalues distinct.
 BROCKETT_EXPORT Penalty finite_difference(int order = 2, Boundary boundary = Boundary::periodic);
-/// A = L^power of a graph Laplacian L (n, n), symmetric with rows that sum to zero.
+/// A = L^power of a graph Laplacian L (n, n) in host memory, symmetric with rows that sum to zero.
 BROCKETT_EXPORT Penalty graph_laplacian(MatrixView<const double> L, int power = 1);
 /// Neurons on a grid of any number of axes: A = (sum over the axes of the squared first derivative)^order as a Kronecker
 /// sum; eigenvalues (k_1^2 + k_2^2 + …)^order. Periodic: Fourier modes in each axis; Neumann: DCT-II with k -> pi k / n.
 BROCKETT_EXPORT Penalty grid(std::vector<index_t> shape, double order = 2, Boundary boundary = Boundary::periodic);
-/// Any symmetric A (n, n).
+/// Any symmetric A (n, n) in host memory.
 BROCKETT_EXPORT Penalty custom(MatrixView<const double> A);
 
 /// Eigenvalues of A in ascending order, n numbers; exact for the closed forms. InvalidArgument if n does not fit.

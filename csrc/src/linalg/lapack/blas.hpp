@@ -56,8 +56,8 @@ struct Fortran;
   void BROCKETT_FORTRAN(x##trsm)(const char* side, const char* uplo, const char* op, const char* diag, const Int* m,   \
                                  const Int* n, const T* alpha, const T* a, const Int* lda, T* b, const Int* ldb,       \
                                  std::size_t, std::size_t, std::size_t, std::size_t);                                  \
-  void BROCKETT_FORTRAN(x##geqrf)(const Int* m, const Int* n, T* a, const Int* lda, T* tau, T* work,                   \
-                                  const Int* lwork, Int* info);                                                        \
+  void BROCKETT_FORTRAN(x##geqrf)(const Int* m, const Int* n, T* a, const Int* lda, T* tau, T* work, const Int* lwork, \
+                                  Int* info);                                                                          \
   void BROCKETT_FORTRAN(x##orgqr)(const Int* m, const Int* n, const Int* k, T* a, const Int* lda, const T* tau,        \
                                   T* work, const Int* lwork, Int* info);                                               \
   void BROCKETT_FORTRAN(x##potrf)(const char* uplo, const Int* n, T* a, const Int* lda, Int* info, std::size_t);       \

@@ -1,5 +1,6 @@
-// Loops over the entries, column by column. Sums run in float64 over eight lanes, so that they vectorize without leave to
-// reorder additions, and chunk by chunk, so that rounding grows with the number of chunks and not of entries.
+// Loops over the entries, column by column. Sums run in float64 over eight lanes, so that they vectorize without
+// leave to reorder additions, and chunk by chunk, so that rounding grows with the number of chunks and not of
+// entries.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -142,8 +143,8 @@ double Elementwise<T>::norm(Mat<const T> A) {
     return total;
   };
   const double plain = sum_of_squares(1);
-  // Squares of float never leave the range of double. Squares of double below 1e-308 are lost, which matters only to a sum
-  // that is itself near there: the margin covers 1e50 such entries.
+  // Squares of float never leave the range of double. Squares of double below 1e-308 are lost, which matters only to
+  // a sum that is itself near there: the margin covers 1e50 such entries.
   if (std::isnan(plain) || (plain > 1e-240 && plain <= std::numeric_limits<double>::max())) return std::sqrt(plain);
   const double largest = max_abs(A);
   if (largest == 0 || std::isinf(largest)) return largest;

@@ -38,24 +38,32 @@ index_t smooth_length(index_t n) {
 
 }  // namespace
 
-// Reduced to the first octant in integers, so that the library functions see an angle of at most pi / 4 and the symmetries
-// of the circle hold exactly; long double where the machine has it.
+// Reduced to the first octant in integers, so that the library functions see an angle of at most pi / 4 and the
+// symmetries of the circle hold exactly; long double where the machine has it.
 Rotation rotation(index_t k, index_t n) {
   const index_t octant = 8 * k / n;
-  const index_t rest = 8 * k - octant * n;              // angle = (octant + rest / n) pi / 4
+  const index_t rest = 8 * k - octant * n;  // angle = (octant + rest / n) pi / 4
   const index_t folded = octant % 2 == 0 ? rest : n - rest;  // distance from the nearest axis
   const long double angle =
       std::numbers::pi_v<long double> / 4 * static_cast<long double>(folded) / static_cast<long double>(n);
   const auto c = static_cast<double>(std::cos(angle)), s = static_cast<double>(std::sin(angle));
   switch (octant) {
-    case 0: return {c, s};
-    case 1: return {s, c};
-    case 2: return {-s, c};
-    case 3: return {-c, s};
-    case 4: return {-c, -s};
-    case 5: return {-s, -c};
-    case 6: return {s, -c};
-    default: return {c, -s};
+    case 0:
+      return {c, s};
+    case 1:
+      return {s, c};
+    case 2:
+      return {-s, c};
+    case 3:
+      return {-c, s};
+    case 4:
+      return {-c, -s};
+    case 5:
+      return {-s, -c};
+    case 6:
+      return {s, -c};
+    default:
+      return {c, -s};
   }
 }
 
@@ -94,7 +102,8 @@ void Fft::plan_levels() {
   }
 }
 
-// X_k = c_k sum_j (c_j x_j) conj(c_{k-j}), c_j = exp(-i pi j^2 / n): a convolution, by transforms of length m >= 2 n - 1.
+// X_k = c_k sum_j (c_j x_j) conj(c_{k-j}), c_j = exp(-i pi j^2 / n): a convolution, by transforms of length m >= 2 n
+// - 1.
 void Fft::plan_convolution() {
   inner_ = std::make_unique<const Fft>(smooth_length(2 * n_ - 1));
   const index_t m = inner_->n();
@@ -142,7 +151,8 @@ inline void swap_parts(double* x) { std::swap_ranges(x, x + Fft::kLanes, x + Fft
 void Fft::convolve(double* x) const {
   const index_t m = inner_->n();
   double* y = x + m * kStride;
-  for (index_t j = 0; j < n_; ++j) multiply_lanes(x + j * kStride, &chirp_[static_cast<std::size_t>(2 * j)], x + j * kStride);
+  for (index_t j = 0; j < n_; ++j)
+    multiply_lanes(x + j * kStride, &chirp_[static_cast<std::size_t>(2 * j)], x + j * kStride);
   std::fill(x + n_ * kStride, y, 0.0);
   inner_->forward(x);
   for (index_t k = 0; k < m; ++k) {

@@ -17,10 +17,11 @@ Rotation rotation(index_t k, index_t n);
 
 /// Plan for X_k = sum_j x_j exp(-2 pi i j k / n), k < n, of kLanes signals at once.
 ///
-/// A group of signals lies in memory as n elements of kLanes real parts followed by kLanes imaginary parts: every butterfly
-/// is a loop over the lanes, and vectorizes whatever the radix. Lengths with factors 2, 3, 5, 7, 11, 13 are done in place by
-/// decimation in frequency, all others through a circular convolution (Bluestein). 5 n log2 n flops per signal upwards.
-/// L. I. Bluestein, IEEE Trans. Audio Electroacoust. 18 (1970) 451; W. M. Gentleman, G. Sande, Proc. AFIPS 29 (1966) 563.
+/// A group of signals lies in memory as n elements of kLanes real parts followed by kLanes imaginary parts: every
+/// butterfly is a loop over the lanes, and vectorizes whatever the radix. Lengths with factors 2, 3, 5, 7, 11, 13 are
+/// done in place by decimation in frequency, all others through a circular convolution (Bluestein). 5 n log2 n flops
+/// per signal upwards. L. I. Bluestein, IEEE Trans. Audio Electroacoust. 18 (1970) 451; W. M. Gentleman, G. Sande,
+/// Proc. AFIPS 29 (1966) 563.
 class Fft {
  public:
   static constexpr int kLanes = 8;
@@ -37,10 +38,12 @@ class Fft {
   index_t slot(index_t k) const { return slots_.empty() ? k : slots_[static_cast<std::size_t>(k)]; }
 
  private:
+  // Butterflies of `radix` elements that are `span` apart, for blocks of radix * span elements. Twiddles: for element j of
+  // the span and output p = 1 … radix - 1, cos and -sin of 2 pi j p / (radix span).
   struct Level {
     int radix;
-    index_t span;                  // distance of the elements of a butterfly; radix * span elements make a block
-    std::vector<double> twiddles;  // for element j of the span and output p >= 1: cos and -sin of 2 pi j p / (radix span)
+    index_t span;
+    std::vector<double> twiddles;
   };
   void plan_levels();
   void plan_convolution();
@@ -50,9 +53,10 @@ class Fft {
   std::vector<Level> levels_;
   std::vector<index_t> slots_;
   std::vector<Rotation> quarters_;
-  std::unique_ptr<const Fft> inner_;  // Bluestein: the transform of the convolution,
-  std::vector<double> chirp_;         // cos and -sin of pi j^2 / n,
-  std::vector<double> kernel_;        // and the transform of its conjugate, over the inner length, by slot
+  // Bluestein: the transform of the convolution; cos and -sin of pi j^2 / n; the transform of their conjugate, by slot.
+  std::unique_ptr<const Fft> inner_;
+  std::vector<double> chirp_;
+  std::vector<double> kernel_;
 };
 
 /// The plan for length n from a small cache shared by all threads.

@@ -6,8 +6,8 @@
 
 namespace brockett::linalg::lapack {
 
-/// IEEE binary16 -> binary32, exact. Subnormals are renormalized by a float subtraction of normal numbers, which flush-to-
-/// zero modes leave alone; infinities and NaN (with payload) are kept.
+/// IEEE binary16 -> binary32, exact. Subnormals are renormalized by a float subtraction of normal numbers, which
+/// flush-to- zero modes leave alone; infinities and NaN (with payload) are kept.
 inline float half_to_float(std::uint16_t h) {
   constexpr std::uint32_t exponent = 0x7C00u << 13;
   const std::uint32_t bits = (h & 0x7FFFu) << 13;

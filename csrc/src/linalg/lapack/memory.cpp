@@ -44,8 +44,8 @@ void convert_bfloat16_column(const std::uint16_t* __restrict in, T* __restrict o
   for (index_t i = 0; i < n; ++i) out[i] = static_cast<T>(bfloat16_to_float(in[i]));
 }
 
-// Is there a NaN or an Inf, an exponent of all ones? Adding one to the exponent field then carries into the sign bit, so
-// one `or` over all elements answers: integer arithmetic that any vector unit has, at the speed of memory.
+// Is there a NaN or an Inf, an exponent of all ones? Adding one to the exponent field then carries into the sign bit,
+// so one `or` over all elements answers: integer arithmetic that any vector unit has, at the speed of memory.
 template <class Bits, Bits magnitude, Bits exponent_one>
 index_t first_nonfinite_in_column(const Bits* a, index_t n) {
   constexpr index_t block = 4096;
@@ -136,10 +136,14 @@ void Memory<T>::convert_from(DType type, const void* source, index_t source_ld, 
     copy_columns(in, source_ld, A.data, A.ld, A.rows, A.cols, column);
   };
   switch (type) {
-    case DType::float16: return from(static_cast<const std::uint16_t*>(source), convert_half_column<T>);
-    case DType::bfloat16: return from(static_cast<const std::uint16_t*>(source), convert_bfloat16_column<T>);
-    case DType::float32: return from(static_cast<const float*>(source), convert_column<T, float>);
-    case DType::float64: return from(static_cast<const double*>(source), convert_column<T, double>);
+    case DType::float16:
+      return from(static_cast<const std::uint16_t*>(source), convert_half_column<T>);
+    case DType::bfloat16:
+      return from(static_cast<const std::uint16_t*>(source), convert_bfloat16_column<T>);
+    case DType::float32:
+      return from(static_cast<const float*>(source), convert_column<T, float>);
+    case DType::float64:
+      return from(static_cast<const double*>(source), convert_column<T, double>);
   }
 }
 
@@ -150,18 +154,24 @@ void Memory<T>::convert_to(Mat<const T> A, DType type, void* target, index_t tar
     copy_columns(A.data, A.ld, out, target_ld, A.rows, A.cols, convert_column<S, T>);
   };
   switch (type) {
-    case DType::float32: return to(static_cast<float*>(target));
-    case DType::float64: return to(static_cast<double*>(target));
-    default: throw Unsupported("convert_to: the target must be float32 or float64");
+    case DType::float32:
+      return to(static_cast<float*>(target));
+    case DType::float64:
+      return to(static_cast<double*>(target));
+    default:
+      throw Unsupported("convert_to: the target must be float32 or float64");
   }
 }
 
 template <class T>
 index_t Memory<T>::first_nonfinite(DType type, const void* A, index_t rows, index_t cols, index_t ld) {
   switch (type) {
-    case DType::float16: return first_nonfinite_in<std::uint16_t, 0x7FFF, 0x0400>(A, rows, cols, ld);
-    case DType::bfloat16: return first_nonfinite_in<std::uint16_t, 0x7FFF, 0x0080>(A, rows, cols, ld);
-    case DType::float32: return first_nonfinite_in<std::uint32_t, 0x7FFFFFFF, 0x00800000>(A, rows, cols, ld);
+    case DType::float16:
+      return first_nonfinite_in<std::uint16_t, 0x7FFF, 0x0400>(A, rows, cols, ld);
+    case DType::bfloat16:
+      return first_nonfinite_in<std::uint16_t, 0x7FFF, 0x0080>(A, rows, cols, ld);
+    case DType::float32:
+      return first_nonfinite_in<std::uint32_t, 0x7FFFFFFF, 0x00800000>(A, rows, cols, ld);
     case DType::float64:
       return first_nonfinite_in<std::uint64_t, 0x7FFFFFFFFFFFFFFF, 0x0010000000000000>(A, rows, cols, ld);
   }

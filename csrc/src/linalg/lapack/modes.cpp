@@ -38,8 +38,8 @@ struct Rows {
   }
 };
 
-// The spectra of the two real signals x, y in z = x + i y: X_k = (Z_k + conj Z_{n-k}) / 2, Y_k = (Z_k - conj Z_{n-k}) / 2i.
-// `cosine` <- Re (X, Y) scale, `sine` <- -Im (X, Y) scale; real lanes hold x, imaginary lanes y.
+// The spectra of the two real signals x, y in z = x + i y: X_k = (Z_k + conj Z_{n-k}) / 2, Y_k = (Z_k - conj Z_{n-k})
+// / 2i. `cosine` <- Re (X, Y) scale, `sine` <- -Im (X, Y) scale; real lanes hold x, imaginary lanes y.
 inline void split(const double* z, const double* mirrored, double scale, double* cosine, double* sine) {
   const double h = 0.5 * scale;
   for (int l = 0; l < kLanes; ++l) {
@@ -51,8 +51,8 @@ inline void split(const double* z, const double* mirrored, double scale, double*
   }
 }
 
-// The reverse: Z_k and Z_{n-k} of two real signals whose spectra are cosine - i sine. The parts are written swapped, since
-// the inverse transform is the forward one between two swaps.
+// The reverse: Z_k and Z_{n-k} of two real signals whose spectra are cosine - i sine. The parts are written swapped,
+// since the inverse transform is the forward one between two swaps.
 inline void join(const double* cosine, const double* sine, double scale, double* z, double* mirrored) {
   for (int l = 0; l < kLanes; ++l) {
     const double xc = scale * cosine[l], yc = scale * cosine[kLanes + l];
@@ -70,8 +70,8 @@ inline void scale_element(double* element, double factor) {
 
 inline void swap_parts(double* element) { std::swap_ranges(element, element + kLanes, element + kLanes); }
 
-// Coefficients of rows in the real Fourier modes: sqrt(1/n), sqrt(2/n) cos(2 pi k j / n), sqrt(2/n) sin(2 pi k j / n), and
-// (-1)^j sqrt(1/n) last where n is even.
+// Coefficients of rows in the real Fourier modes: sqrt(1/n), sqrt(2/n) cos(2 pi k j / n), sqrt(2/n) sin(2 pi k j /
+// n), and (-1)^j sqrt(1/n) last where n is even.
 template <class T>
 void fourier_analysis(const Fft& fft, const Rows<T>& rows, double* x) {
   const index_t n = fft.n();

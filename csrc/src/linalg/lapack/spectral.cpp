@@ -1,5 +1,5 @@
-// Symmetric eigenvalues and singular values. The fast driver of LAPACK runs first; where it does not converge the robust
-// one is tried on a copy of the matrix before an error is raised.
+// Symmetric eigenvalues and singular values. The fast driver of LAPACK runs first; where it does not converge the
+// robust one is tried on a copy of the matrix before an error is raised.
 #include <algorithm>
 #include <string>
 
@@ -11,12 +11,12 @@
 namespace brockett::linalg::lapack {
 namespace {
 
-// Two-stage reduction pays for values alone above this order: 1.75x at 4096, level at 2048, slower below (Zen 5, OpenBLAS
-// 0.3.34, one thread).
+// Two-stage reduction pays for values alone above this order: 1.75x at 4096, level at 2048, slower below (Zen 5,
+// OpenBLAS 0.3.34, one thread).
 constexpr index_t kTwoStageFrom = 3000;
 
-// syevr computes a range of eigenvectors faster than syevd all of them up to a share that grows with n: a quarter at 256 and
-// 512, a half at 2048 (same machine).
+// syevr computes a range of eigenvectors faster than syevd all of them up to a share that grows with n: a quarter at
+// 256 and 512, a half at 2048 (same machine).
 constexpr index_t kRangeShare = 4;
 
 [[noreturn]] void throw_not_converged(const char* first, blas_int first_info, const char* second, blas_int second_info,
@@ -35,19 +35,27 @@ struct Eigen {
   T* values;
 };
 
+// LAPACK works this length out in its own integers, and a query would answer with what is left after an overflow: so
+// it is checked here, before anything is copied.
+blas_int syevd_workspace(char job, index_t n) {
+  return to_blas(job == 'V' ? 1 + 6 * n + 2 * n * n : 2 * n + 1,
+                 ("syevd on order " + std::to_string(n) + ": workspace").c_str());
+}
+blas_int gesdd_workspace(char job, index_t m, index_t n) {
+  const index_t small = std::min(m, n), large = std::max(m, n);
+  return to_blas(job == 'S' ? 4 * small * small + 7 * small : 3 * small + std::max(large, 7 * small),
+                 ("gesdd on a " + std::to_string(m) + " x " + std::to_string(n) + " matrix: workspace").c_str());
+}
+
 // Divide and conquer, one-stage or two-stage.
 template <class T>
 blas_int syevd(decltype(Fortran<T>::syevd) driver, const char* routine, const Eigen<T>& e) {
   const char uplo = 'L';
-  const index_t n = e.n;
-  // LAPACK itself computes this length in its own integers, so it is checked before the query and not by it.
-  const index_t least = e.job == 'V' ? 1 + 6 * n + 2 * n * n : 2 * n + 1;
-  to_blas(least, (std::string(routine) + " on order " + std::to_string(n) + ": workspace").c_str());
   blas_int info = 0, lwork = -1, liwork = -1, isize = 0;
   T answer = 0;
   driver(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, &answer, &lwork, &isize, &liwork, &info, 1, 1);
   check_arguments(info, routine);
-  lwork = std::max(queried_size(answer, routine), static_cast<blas_int>(least));
+  lwork = std::max(queried_size(answer, routine), syevd_workspace(e.job, e.n));
   liwork = std::max<blas_int>(isize, e.job == 'V' ? 3 + 5 * e.n : 1);
   Scratch<T> work(lwork);
   Scratch<blas_int> iwork(liwork);
@@ -71,7 +79,8 @@ blas_int syev(const Eigen<T>& e) {
   return info;
 }
 
-// Eigenpairs first … last (1-based, ascending) by bisection and inverse iteration; returns info, or n where fewer were found.
+// Eigenpairs first … last (1-based, ascending) by bisection and inverse iteration; returns info, or n where fewer
+// were found.
 template <class T>
 blas_int syevr_range(const Eigen<T>& e, blas_int first, blas_int last, T* vectors, blas_int ldv) {
   const char range = 'I', uplo = 'L';
@@ -109,19 +118,16 @@ struct Svd {
 // Divide and conquer.
 template <class T>
 blas_int gesdd(const Svd<T>& d) {
-  const index_t small = std::min(d.m, d.n), large = std::max(d.m, d.n);
-  const index_t least = d.job == 'S' ? 4 * small * small + 7 * small : 3 * small + std::max(large, 7 * small);
-  to_blas(least, ("gesdd on a " + std::to_string(d.m) + " x " + std::to_string(d.n) + " matrix: workspace").c_str());
   blas_int info = 0, lwork = -1;
   T answer = 0;
-  Scratch<blas_int> iwork(8 * small);
+  Scratch<blas_int> iwork(8 * std::min(d.m, d.n));
   const auto call = [&](T* work) {
-    Fortran<T>::gesdd(&d.job, &d.m, &d.n, d.a, &d.lda, d.s, d.u, &d.ldu, d.vt, &d.ldvt, work, &lwork, iwork.data(), &info,
-                      1);
+    Fortran<T>::gesdd(&d.job, &d.m, &d.n, d.a, &d.lda, d.s, d.u, &d.ldu, d.vt, &d.ldvt, work, &lwork, iwork.data(),
+                      &info, 1);
     check_arguments(info, "gesdd");
   };
   call(&answer);
-  lwork = std::max(queried_size(answer, "gesdd"), static_cast<blas_int>(least));
+  lwork = std::max(queried_size(answer, "gesdd"), gesdd_workspace(d.job, d.m, d.n));
   Scratch<T> work(lwork);
   call(work.data());
   return info;
@@ -149,6 +155,27 @@ Eigen<T> eigen_problem(Mat<T> A, T* values, bool vectors) {
   return {vectors ? 'V' : 'N', to_blas(A.cols, "order"), to_blas(A.ld, "leading dimension"), A.data, values};
 }
 
+// LAPACK leaves the strict upper triangle alone where it reads the lower one and puts no vectors into the matrix: a
+// copy of the lower triangle fits in there, and the diagonal beside it.
+template <class T>
+class LowerTriangle {
+ public:
+  LowerTriangle(Spectral<T>& la, Mat<T> A) : A_(A), diagonal_(A.cols) {
+    la.mirror_lower(A);
+    for (index_t i = 0; i < A.cols; ++i) diagonal_[i] = A.data[i + i * A.ld];
+  }
+  void restore() {
+    for (index_t j = 0; j < A_.cols; ++j) {
+      A_.data[j + j * A_.ld] = diagonal_[j];
+      for (index_t i = j + 1; i < A_.cols; ++i) A_.data[i + j * A_.ld] = A_.data[j + i * A_.ld];
+    }
+  }
+
+ private:
+  Mat<T> A_;
+  Scratch<T> diagonal_;
+};
+
 }  // namespace
 
 // A = V diag(values) V^T
@@ -157,6 +184,7 @@ void Spectral<T>::eigen_symmetric(Mat<T> A, T* host_values, bool vectors) {
   if (A.empty()) return;
   const Eigen<T> problem = eigen_problem(A, host_values, vectors);
   const index_t n = A.cols;
+  syevd_workspace(problem.job, n);
   if (vectors) {
     Scratch<T> kept(n * n);
     const Mat<T> copy(kept.data(), n, n);
@@ -167,18 +195,12 @@ void Spectral<T>::eigen_symmetric(Mat<T> A, T* host_values, bool vectors) {
     if (const blas_int again = syev(problem)) throw_not_converged("syevd", info, "syev", again, n, n);
     return;
   }
-  // Without vectors LAPACK leaves the strict upper triangle alone: the copy fits in there, and the diagonal beside it.
-  Scratch<T> diagonal(n);
-  for (index_t i = 0; i < n; ++i) diagonal[i] = A.data[i + i * A.ld];
-  this->mirror_lower(A);
+  LowerTriangle<T> lower(*this, A);
   const bool two_stage = Fortran<T>::syevd_2stage != nullptr && n >= kTwoStageFrom;
   const char* routine = two_stage ? "syevd_2stage" : "syevd";
   const blas_int info = syevd<T>(two_stage ? Fortran<T>::syevd_2stage : Fortran<T>::syevd, routine, problem);
   if (info == 0) return;
-  for (index_t j = 0; j < n; ++j) {
-    A.data[j + j * A.ld] = diagonal[j];
-    for (index_t i = j + 1; i < n; ++i) A.data[i + j * A.ld] = A.data[j + i * A.ld];
-  }
+  lower.restore();
   if (const blas_int again = syev(problem)) throw_not_converged(routine, info, "syev", again, n, n);
 }
 
@@ -190,12 +212,9 @@ void Spectral<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_value
   Scratch<T> values(n);
   const Eigen<T> problem = eigen_problem(A, values.data(), true);
   if (count <= n / kRangeShare) {
-    this->mirror_lower(A);  // syevr destroys the lower triangle alone: the upper one keeps a copy
-    Scratch<T> diagonal(n);
-    for (index_t i = 0; i < n; ++i) diagonal[i] = A.data[i + i * A.ld];
+    LowerTriangle<T> lower(*this, A);
     const blas_int first = problem.n - static_cast<blas_int>(count) + 1;
-    const blas_int info =
-        syevr_range(problem, first, problem.n, V.data, to_blas(V.ld, "leading dimension"));
+    const blas_int info = syevr_range(problem, first, problem.n, V.data, to_blas(V.ld, "leading dimension"));
     if (info == 0) {
       for (index_t j = 0; j < count; ++j) host_values[j] = values[count - 1 - j];
       for (index_t j = 0; j < count / 2; ++j) {
@@ -203,10 +222,7 @@ void Spectral<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_value
       }
       return;
     }
-    for (index_t j = 0; j < n; ++j) {
-      A.data[j + j * A.ld] = diagonal[j];
-      for (index_t i = j + 1; i < n; ++i) A.data[i + j * A.ld] = A.data[j + i * A.ld];
-    }
+    lower.restore();
   }
   eigen_symmetric(A, values.data(), true);
   for (index_t j = 0; j < count; ++j) {
@@ -230,6 +246,7 @@ void Spectral<T>::svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) {
                        to_blas(std::max<index_t>(1, U.ld), "leading dimension"),
                        Vt.data,
                        to_blas(std::max<index_t>(1, Vt.ld), "leading dimension")};
+  gesdd_workspace(problem.job, A.rows, A.cols);
   Scratch<T> kept(A.rows * A.cols);
   const Mat<T> copy(kept.data(), A.rows, A.cols);
   this->copy(A, copy);

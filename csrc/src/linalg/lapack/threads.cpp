@@ -1,17 +1,18 @@
-// Threads: the process-wide limit on BLAS, and our own workers. Nothing lives on between calls, so that fork() is harmless.
+// Threads: the process-wide limit on BLAS, and our own workers. Nothing lives on between calls, so that fork() is
+// harmless.
 #include "linalg/lapack/threads.hpp"
 
 #include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <limits>
 #include <mutex>
 #include <set>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -85,8 +86,8 @@ class Limits {
 
  private:
   // A fork while another thread holds the mutex would leave it locked in the child for ever, and while another thread
-  // holds a token, BLAS slowed down: the child has neither that thread nor its token. What BLAS is set to stays as it is
-  // until the child's first call: nothing must be started here.
+  // holds a token, BLAS slowed down: the child has neither that thread nor its token. What BLAS is set to stays as it
+  // is until the child's first call: nothing must be started here.
   Limits() {
     pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); },
                    [] {
@@ -108,7 +109,7 @@ class Limits {
   std::mutex mutex_;
   std::multiset<int> requests_;
   int users_ = 0;  // the setting without us
-  int ours_ = 0;   // the setting we left last; 0 before the first time
+  int ours_ = 0;  // the setting we left last; 0 before the first time
   unsigned generation_ = 0;
 };
 
@@ -124,8 +125,8 @@ int cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-// One for_each: items are handed out in ascending order, so that once an item has failed all before it have been started,
-// and the lowest failing index is the same on every run.
+// One for_each: items are handed out in ascending order, so that once an item has failed all before it have been
+// started, and the lowest failing index is the same on every run.
 struct Job {
   Job(index_t count_, const std::function<void(index_t)>& f_) : count(count_), f(f_) {}
 
@@ -205,8 +206,8 @@ void run_on_workers(index_t count, const std::function<void(index_t)>& f, const 
     workers.reserve(n_workers);
     try {
       while (workers.size() < n_workers) workers.emplace_back(&Job::work, &job);
-    } catch (const std::system_error&) {
-      // The system gives no more threads: go on with those there are.
+    } catch (const std::exception&) {
+      // No more threads, or no memory for one: go on with those there are.
     }
     job.running = workers.size();
   }
@@ -259,8 +260,8 @@ std::string blas_info() {
   // "OpenBLAS 0.3.34  USE64BITINT DYNAMIC_ARCH …": name and version are the first two words.
   const std::string config = BROCKETT_OPENBLAS(openblas_get_config)();
   const std::string name = config.substr(0, config.find(' ', config.find(' ') + 1));
-  return name + " (" + BROCKETT_OPENBLAS(openblas_get_corename)() + ", " + std::to_string(linalg::lapack::blas_threads()) +
-         " threads), " + lapack;
+  return name + " (" + BROCKETT_OPENBLAS(openblas_get_corename)() + ", " +
+         std::to_string(linalg::lapack::blas_threads()) + " threads), " + lapack;
 #else
   return lapack;
 #endif

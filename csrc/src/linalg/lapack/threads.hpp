@@ -8,11 +8,13 @@
 
 namespace brockett::linalg::lapack {
 
-/// While the token lives, BLAS runs on at most `count` threads; the smallest request in the process wins. The setting found
-/// when the first token appears is the user's and is put back when the last one goes, unless somebody changed it meanwhile.
+/// While the token lives, BLAS runs on at most `count` threads; the smallest request in the process wins. The setting
+/// found when the first token appears is the user's and is put back when the last one goes, unless somebody changed
+/// it meanwhile.
 std::shared_ptr<void> limit_blas_threads(int count);
 
-/// Threads that the user set BLAS to (OPENBLAS_NUM_THREADS, threadpoolctl), whatever tokens live; 0 where it cannot be asked.
+/// Threads that the user set BLAS to (OPENBLAS_NUM_THREADS, threadpoolctl), whatever tokens live; 0 where it cannot
+/// be asked.
 int blas_threads();
 /// Threads that a call into BLAS started now would use; 0 where it cannot be asked.
 int blas_threads_in_force();

@@ -7,17 +7,22 @@
 
 namespace brockett::linalg::lapack {
 
-inline constexpr int kTile = 32;
+/// Two cache lines of double: 16 lines of A and 16 of B fit in the cache even where a power of two as leading dimension
+/// sends them all to the same few places. 26 ms for 4096 x 4096 double (Zen 4), 32 takes 37.
+inline constexpr int kTile = 16;
 
-/// B (cols x rows) <- A^T, A at most 32 x 32. Through a buffer, so that every cache line of A and B is touched in one go:
-/// with a power of two as leading dimension, the 32 lines of a strided walk would push each other out of the cache.
+/// B (cols x rows) <- A^T, A at most a tile.
 template <class T>
-inline void transpose_tile(const T* a, index_t lda, T* b, index_t ldb, int rows, int cols) {
-  T buffer[kTile][kTile + 1];
-  for (int j = 0; j < cols; ++j) {
-    for (int i = 0; i < rows; ++i) buffer[i][j] = a[i + j * lda];
+inline void transpose_tile(const T* __restrict a, index_t lda, T* __restrict b, index_t ldb, int rows, int cols) {
+  if (rows == kTile && cols == kTile) {  // bounds that the compiler knows
+    for (int i = 0; i < kTile; ++i) {
+      for (int j = 0; j < kTile; ++j) b[j + i * ldb] = a[i + j * lda];
+    }
+    return;
   }
-  for (int i = 0; i < rows; ++i) std::copy_n(buffer[i], cols, b + i * ldb);
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < cols; ++j) b[j + i * ldb] = a[i + j * lda];
+  }
 }
 
 /// The size of the tile that starts at `at` of `count`.

@@ -46,13 +46,14 @@ void zero_above_diagonal(Mat<T> A) {
 
 template <class T>
 void zero_below_diagonal(Mat<T> A) {
-  for (index_t j = 0; j < std::min(A.rows - 1, A.cols); ++j) std::fill_n(A.data + j * A.ld + j + 1, A.rows - j - 1, T{0});
+  for (index_t j = 0; j < std::min(A.rows - 1, A.cols); ++j)
+    std::fill_n(A.data + j * A.ld + j + 1, A.rows - j - 1, T{0});
 }
 
 }  // namespace
 
-// A = L Q, as A^T = Q^T L^T by Householder reflections: geqrf and two transpositions take two thirds of the time of gelqf,
-// whose panels run along rows (n = 256 … 2048, m = 2 n, both precisions, OpenBLAS 0.3.34).
+// A = L Q, as A^T = Q^T L^T by Householder reflections: geqrf and two transpositions take two thirds of the time of
+// gelqf, whose panels run along rows (n = 256 … 2048, m = 2 n, both precisions, OpenBLAS 0.3.34).
 template <class T>
 void Triangular<T>::lq_factor(Mat<T> A) {
   if (A.empty()) return;

@@ -8,8 +8,8 @@
 
 namespace brockett::linalg::lapack {
 
-/// The length that a workspace query wrote into a floating-point number. Older LAPACKs round it to nearest, in float off
-/// by up to 1e9 at 1e16: one step up is never too little.
+/// The length that a workspace query wrote into a floating-point number. Older LAPACKs round it to nearest, in float
+/// off by up to 1e9 at 1e16: one step up is never too little.
 template <class T>
 blas_int queried_size(T answer, const char* routine) {
   const double above = std::nextafter(answer, std::numeric_limits<T>::infinity());
