@@ -1,0 +1,32 @@
+// What each topic adds to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
+
+#include <cstdint>
+#include <string>
+
+#include "brockett/penalty.hpp"
+
+namespace brockett::python {
+
+/// NonFinite in one matrix of a batch.
+struct NonFiniteInBatch {
+  std::string argument;
+  std::int64_t batch;
+  std::int64_t row;
+  std::int64_t column;
+};
+
+void bind_errors(pybind11::module_& m);
+void bind_machine(pybind11::module_& m);
+void bind_autocorrelation(pybind11::module_& m);
+void bind_svd(pybind11::module_& m);
+void bind_penalty(pybind11::module_& m);
+void bind_descramble(pybind11::module_& m);
+
+/// A penalty from its description, as the facade's penalty classes give it.
+Penalty penalty_from(const pybind11::typing::Dict<pybind11::str, pybind11::object>& spec);
+
+}  // namespace brockett::python

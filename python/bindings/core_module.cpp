@@ -1,0 +1,13 @@
+// brockett._core: a thin layer over libbrockett, one file per topic. No mathematics in here.
+#include "bindings.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  using namespace brockett::python;
+  m.doc() = "Compiled engine of brockett on BLAS/LAPACK. Private: use the functions of brockett itself.";
+  bind_errors(m);
+  bind_machine(m);
+  bind_autocorrelation(m);
+  bind_svd(m);
+  bind_penalty(m);
+  bind_descramble(m);
+}

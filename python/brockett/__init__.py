@@ -1,0 +1,79 @@
+"""brockett: spectral analysis of trained neural networks.
+
+Accumulate the autocorrelation of a layer's inputs, decompose its weights, and descramble it: find the orthogonal P that
+makes its outputs smoothest (arXiv 2301.07820). NumPy arrays, PyTorch CPU tensors and anything with DLPack come in, and
+the same kind goes out.
+
+>>> import numpy as np
+>>> import brockett as bk
+>>> W = np.random.default_rng(0).normal(size=(16, 8))
+>>> d = bk.descramble(W, inputs=np.random.default_rng(1).normal(size=(1000, 8)))
+>>> d.cost < d.identity_cost, abs(d.cost / d.optimum - 1) < 1e-10
+(True, True)
+"""
+
+from __future__ import annotations
+
+from . import penalty
+from ._autocorrelation import Autocorrelation, autocorrelation
+from ._collect import collect
+from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
+from ._engine import EngineInfo, engines, set_engine, set_threads, threads
+from ._errors import (
+    BrockettError,
+    EngineUnavailable,
+    FileFormatError,
+    InvalidArgument,
+    InvalidType,
+    NonFinite,
+    NotConverged,
+    OutOfMemory,
+    PrecisionWarning,
+    Unsupported,
+)
+from ._svd import SingularValuesInfo, SVDResult, WhitenedSVD, randomized_svd, singular_values, svd, whitened_svd
+
+__all__ = [
+    "Autocorrelation",
+    "BrockettCost",
+    "BrockettError",
+    "Descrambling",
+    "Diagonalization",
+    "EngineInfo",
+    "EngineUnavailable",
+    "FileFormatError",
+    "InvalidArgument",
+    "InvalidType",
+    "NonFinite",
+    "NotConverged",
+    "OutOfMemory",
+    "PrecisionWarning",
+    "SVDResult",
+    "SingularValuesInfo",
+    "Unsupported",
+    "WhitenedSVD",
+    "__version__",
+    "autocorrelation",
+    "brockett_cost",
+    "collect",
+    "descramble",
+    "diagonalize",
+    "engines",
+    "penalty",
+    "randomized_svd",
+    "set_engine",
+    "set_threads",
+    "singular_values",
+    "svd",
+    "threads",
+    "whitened_svd",
+]
+
+
+def __getattr__(name: str) -> str:
+    # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("brockett")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

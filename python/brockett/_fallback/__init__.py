@@ -1,0 +1,30 @@
+"""The readable reference engine: the low-level interface of the compiled core in array-API Python, written once.
+
+Each method is here in as few lines as it takes, over any array namespace: NumPy where the compiled core does not load,
+CuPy arrays on a GPU, array-api-strict in the tests. To understand what brockett computes, read descramble.py first.
+"""
+
+from __future__ import annotations
+
+from .autocorrelation import Accumulator
+from .cost import brockett_cost
+from .descramble import descramble
+from .diagonalize import diagonalize
+from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
+from .svd import normals, singular_values, singular_values_batch, svd, svd_batch, whitened_svd
+
+__all__ = [
+    "Accumulator",
+    "brockett_cost",
+    "descramble",
+    "diagonalize",
+    "normals",
+    "penalty_basis",
+    "penalty_eigenvalues",
+    "penalty_matrix",
+    "singular_values",
+    "singular_values_batch",
+    "svd",
+    "svd_batch",
+    "whitened_svd",
+]

@@ -1,0 +1,505 @@
+"""Singular value decompositions with a measured residual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _arrays, _options
+from ._arrays import Operand, Space
+from ._autocorrelation import Autocorrelation
+from ._errors import InvalidArgument, InvalidType
+
+__all__ = [
+    "SVDResult",
+    "SingularValuesInfo",
+    "WhitenedSVD",
+    "randomized_svd",
+    "singular_values",
+    "svd",
+    "whitened_svd",
+]
+
+SVD_METHODS = ("auto", "exact", "gram", "quick")
+VALUE_METHODS = ("auto", "gram", "exact")
+
+
+@dataclass(frozen=True, eq=False)
+class SVDResult:
+    """A ≈ U diag(s) Vt; unpacks as ``U, s, Vt``.
+
+    Attributes
+    ----------
+    U : array (…, m, r)
+        Orthonormal columns, in the dtype of A.
+    s : array (…, r), float64
+        Descending.
+    Vt : array (…, r, n)
+        Orthonormal rows, in the dtype of A. The largest entry of each row is positive.
+    residual : float or ndarray (…)
+        max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; 0 for A = 0.
+    method : str
+        What ran: "exact", "gram" or "quick"; for a batch all that ran, joined by commas.
+    """
+
+    U: Any
+    s: Any
+    Vt: Any
+    residual: Any
+    method: str
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.U, self.s, self.Vt))
+
+    @property
+    def rank(self) -> int:
+        """Number of triplets kept."""
+        return int(self.s.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class SingularValuesInfo:
+    """How far singular values can be trusted.
+
+    Attributes
+    ----------
+    n_resolved : int or ndarray of int (…)
+        Number of leading values that the method resolves; the rest are only known to be below the resolution (1e-7 s₁
+        for "gram").
+    unresolved : ndarray of bool (…, k)
+        True for the rest.
+    bound : float or ndarray (…)
+        Rounding bound. "gram": |sᵢ² - exact²| ≤ bound s₁². "qr+gesdd": |sᵢ - exact| ≤ bound s₁.
+    method : str
+        What ran: "gram" or "qr+gesdd"; for a batch all that ran, joined by commas.
+    """
+
+    n_resolved: Any
+    unresolved: Any
+    bound: Any
+    method: str
+
+
+@dataclass(frozen=True, eq=False)
+class WhitenedSVD:
+    """W ≈ U projected, best in the norm ‖W‖_R² = tr(W R Wᵀ).
+
+    Attributes
+    ----------
+    U : array (n, r)
+        Left singular vectors of W R^(1/2), in the dtype of W.
+    s : array (min(n, m),), float64
+        All singular values of W R^(1/2), descending.
+    projected : array (r, m)
+        Uᵀ W, in the dtype of W.
+    error : float
+        ‖W - U Uᵀ W‖_R: the root mean square change of the outputs W x.
+    """
+
+    U: Any
+    s: Any
+    projected: Any
+    error: float
+
+    def matrix(self) -> Any:
+        """The approximation itself.
+
+        Returns
+        -------
+        W_r : array (n, m)
+            U Uᵀ W.
+        """
+        return self.U @ self.projected
+
+
+def svd(
+    A: Any,
+    rank: int | None = None,
+    tol: float | None = None,
+    frobenius_tol: float | None = None,
+    method: str = "auto",
+    seed: int = 0,
+    *,
+    oversampling: int = 10,
+    iterations: int = 4,
+) -> SVDResult:
+    """Singular value decomposition A = U diag(s) Vᵀ, full or truncated.
+
+    Parameters
+    ----------
+    A : array_like (…, m, n)
+        A matrix, or a batch of them along the leading axes.
+    rank : int, optional
+        Number of triplets kept, at most min(m, n); all of them by default.
+    tol : float, optional
+        Largest residual over s₁ that "auto" accepts from the faster method, 1e-6 by default. Lower it where small
+        singular vectors matter.
+    frobenius_tol : float, optional
+        Keep the smallest rank whose tail ‖A - A_r‖_F is at most this share of ‖A‖_F (and at most `rank`). For one
+        matrix, not for a batch, whose ranks would differ.
+    method : {"auto", "exact", "gram", "quick"}, default "auto"
+        "exact": LAPACK gesdd, and gesvd where that fails. "gram": eigenvectors of the smaller Gram matrix in float64.
+        "quick": randomized subspace iteration, re-orthonormalized in every step, whose error is whatever `residual`
+        says. "auto" takes "gram" where its result meets `tol` and costs less, "exact" otherwise; never "quick".
+    seed : int, default 0
+        Of the start block of "quick". The same seed gives the same bits on every engine.
+    oversampling : int, default 10
+        "quick": extra columns of the start block. Raise it for spectra that decay slowly.
+    iterations : int, default 4
+        "quick": subspace iterations, two products with A each. Raise it where `residual` is too large.
+
+    Returns
+    -------
+    result : SVDResult
+        U, s, Vt, the measured residual and the method that ran. U and Vt in the dtype of A (float32 for half types,
+        float64 for integers), s in float64; all in the library and on the device of A.
+
+    Raises
+    ------
+    NonFinite
+        A NaN or Inf in A; the index is that of the caller's array, batch axes included.
+    InvalidArgument
+        An unknown word, an empty array, a rank beyond min(m, n).
+    NotConverged
+        Neither LAPACK driver converged.
+
+    Notes
+    -----
+    From 4 m n min(m, n) flops for "exact"; 2 m n min(m, n) + 9 min(m, n)³ for "gram"; 4 m n (r + oversampling) per
+    iteration for "quick". Neither C nor Fortran order is copied. Many small matrices run on as many workers as
+    `threads` says, one large one on as many BLAS threads. One LAPACK call cannot be interrupted.
+
+    The block Krylov method ("krylov") is not part of this release.
+
+    References
+    ----------
+    N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Review 53 (2011) 217, for "quick".
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> U, s, Vt = bk.svd(np.array([[0.0, 2.0], [1.0, 0.0]]))
+    >>> s.round(12).tolist()
+    [2.0, 1.0]
+    >>> bk.svd(np.eye(3), rank=2).U.shape
+    (3, 2)
+    """
+    operand = _arrays.batch(_matrix_argument(A, "A"))
+    m, n = operand.shape[-2:]
+    kept = _rank(rank, min(m, n))
+    accepted = 1e-6 if tol is None else _options.number("tol", tol, least=0)
+    tail = 0.0 if frobenius_tol is None else _options.number("frobenius_tol", frobenius_tol, least=0)
+    if tail > 0 and operand.ndim > 2:
+        raise InvalidArgument("frobenius_tol", f"serves one matrix, A is a batch of shape {operand.shape}")
+    word = _method(method)
+    arguments = (
+        kept,
+        accepted,
+        tail,
+        word,
+        _options.seed("seed", seed),
+        _options.count("oversampling", oversampling),
+        _options.count("iterations", iterations),
+        "right",
+    )
+    return _svd(operand, arguments)
+
+
+def _svd(operand: Operand, arguments: tuple[Any, ...]) -> SVDResult:
+    space, module = operand.space, operand.space.engine(operand.argument).module
+    if operand.ndim == 2:
+        one = operand.with_array(operand.array[0, ...])
+        with _arrays.user_errors(one, rename={"A": operand.argument}):
+            found = module.svd(one.array, *arguments)
+        return SVDResult(
+            space.back(found["U"]), space.back(found["s"]), space.back(found["Vt"]), found["residual"], found["method"]
+        )
+    with _arrays.user_errors(operand, rename={"A": operand.argument}):
+        results = module.svd_batch(operand.array, *arguments)
+    lead = operand.shape[:-2]
+    return SVDResult(
+        _stack([one["U"] for one in results], lead, space),
+        _stack([one["s"] for one in results], lead, space),
+        _stack([one["Vt"] for one in results], lead, space),
+        np.array([one["residual"] for one in results]).reshape(lead),
+        _joined(results),
+    )
+
+
+def singular_values(A: Any, return_info: bool = False, method: str = "auto") -> Any:
+    """All singular values of A, largest first.
+
+    Parameters
+    ----------
+    A : array_like (…, m, n)
+        A matrix, or a batch of them along the leading axes.
+    return_info : bool, default False
+        Also return which values are resolved, and the error bound.
+    method : {"auto", "gram", "exact"}, default "auto"
+        "gram": float64 Gram matrix and a values-only eigensolver; for float32 data faster than LAPACK's SVD and more
+        accurate, but values below 1e-7 s₁ are not resolved. "exact": QR to a square matrix and values-only gesdd.
+        "auto": "gram" for float32 and half types, and for float64 where it is accurate to 1e-12; "exact" otherwise.
+
+    Returns
+    -------
+    s : array (…, min(m, n)), float64
+        Descending, in the library and on the device of A.
+    info : SingularValuesInfo
+        Only with `return_info`.
+
+    Raises
+    ------
+    NonFinite, InvalidArgument, InvalidType, NotConverged
+        As `svd`.
+
+    Notes
+    -----
+    m n min(m, n) + 4/3 min(m, n)³ flops for "gram", twice to four times that for "exact".
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> bk.singular_values(np.array([[3.0, 0.0], [4.0, 5.0]])).round(12).tolist()
+    [6.708203932499, 2.2360679775]
+    >>> s, info = bk.singular_values(np.ones((2, 2), np.float32), return_info=True)
+    >>> int(info.n_resolved), info.unresolved.tolist()
+    (1, [False, True])
+    """
+    operand = _arrays.batch(_matrix_argument(A, "A"))
+    word = _options.option("method", method, VALUE_METHODS)
+    wanted = _options.flag("return_info", return_info)
+    space, module = operand.space, operand.space.engine("A").module
+    if operand.ndim == 2:
+        one = operand.with_array(operand.array[0, ...])
+        with _arrays.user_errors(one):
+            found = module.singular_values(one.array, word)
+        values = space.back(found["values"])
+        info = _info([found], ())
+    else:
+        with _arrays.user_errors(operand):
+            results = module.singular_values_batch(operand.array, word)
+        values = _stack([one["values"] for one in results], operand.shape[:-2], space)
+        info = _info(results, operand.shape[:-2])
+    return (values, info) if wanted else values
+
+
+def _info(results: list[dict[str, Any]], lead: tuple[int, ...]) -> SingularValuesInfo:
+    resolved = np.array([one["n_resolved"] for one in results]).reshape(lead)
+    bound = np.array([one["bound"] for one in results], dtype=np.float64).reshape(lead)
+    k = len(results[0]["values"])
+    unresolved = np.arange(k) >= resolved[..., np.newaxis]
+    if not lead:
+        return SingularValuesInfo(int(resolved), unresolved, float(bound), _joined(results))
+    return SingularValuesInfo(resolved, unresolved, bound, _joined(results))
+
+
+def whitened_svd(W: Any, R: Any, rank: int | None = None) -> WhitenedSVD:
+    """Best approximation of rank r of a layer, in the norm of its inputs: ‖W‖_R² = tr(W R Wᵀ) = E‖W x‖².
+
+    Parameters
+    ----------
+    W : array_like (n, m) or (n, in, k…)
+        Weights; those of convolutions are unfolded to (n, in k…).
+    R : array_like (m, m) or Autocorrelation
+        E[x xᵀ] of the inputs: symmetric positive semidefinite, singular allowed.
+    rank : int, optional
+        r, at most min(n, m), which is the default.
+
+    Returns
+    -------
+    result : WhitenedSVD
+        W_r = U Uᵀ W with U the leading left singular vectors of W R^(1/2), as its two factors; the singular values; the
+        error, which is the square root of the sum of the s² left out.
+
+    Raises
+    ------
+    InvalidArgument
+        R is not symmetric, not positive semidefinite, or does not fit W.
+    NonFinite, InvalidType, NotConverged
+        As `svd`.
+
+    Notes
+    -----
+    2 n m² + n² m + 9 n³ flops.
+
+    References
+    ----------
+    C. Eckart, G. Young, Psychometrika 1 (1936) 211, applied to W R^(1/2).
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> W = np.diag([1.0, 2.0])
+    >>> best = bk.whitened_svd(W, np.diag([9.0, 1.0]), rank=1)  # the small weight carries the larger signal
+    >>> best.matrix().round(12).tolist(), round(best.error, 12)
+    ([[1.0, 0.0], [0.0, 0.0]], 2.0)
+    """
+    weights = _arrays.unfolded(_matrix_argument(W, "W"))
+    n, m = weights.array.shape
+    kept = _rank(rank, min(n, m))
+    if isinstance(R, Autocorrelation):
+        if R.n_features != m:
+            raise InvalidArgument("R", f"is of {R.n_features} features, W takes {m}")
+        moments = _arrays.accept(R.matrix(), "R")
+        # An accumulator's library says where its samples were, not what its matrix may be used with.
+        if moments.space.where == weights.space.where == "host":
+            moments = _arrays.accept(moments.array, "R")
+            space = weights.space
+        else:
+            space = _arrays.common_space(weights, moments)
+    else:
+        moments = _arrays.accept(R, "R")
+        space = _arrays.common_space(weights, moments)
+        if moments.shape != (m, m):
+            raise InvalidArgument("R", f"expected shape ({m}, {m}) to fit W, got {moments.shape}")
+    weights, moments = weights.in_space(space), _arrays.matrix(moments.in_space(space)).as_float64()
+    with _arrays.user_errors(weights, moments):
+        found = space.engine("W").module.whitened_svd(weights.array, moments.array, kept)
+    return WhitenedSVD(
+        space.back(found["U"]), space.back(found["s"]), space.back(found["projected"]), float(found["error"])
+    )
+
+
+def randomized_svd(
+    M: Any,
+    n_components: int,
+    *,
+    n_oversamples: int = 10,
+    n_iter: int | str = "auto",
+    power_iteration_normalizer: str = "auto",
+    transpose: bool | str = "auto",
+    flip_sign: bool = True,
+    random_state: Any = None,
+    svd_lapack_driver: str = "gesdd",
+) -> tuple[Any, Any, Any]:
+    """Truncated randomized SVD with the signature and the sign rule of scikit-learn's function of this name.
+
+    Parameters
+    ----------
+    M : array_like (m, n)
+        A dense matrix.
+    n_components : int
+        Number of triplets; beyond min(m, n) there are none.
+    n_oversamples : int, default 10
+        Extra columns of the start block.
+    n_iter : int or "auto", default "auto"
+        Subspace iterations; "auto" is 7 where n_components < 0.1 min(m, n), 4 otherwise.
+    power_iteration_normalizer : {"auto", "QR", "LU", "none"}, default "auto"
+        Taken for compatibility: every step is re-orthonormalized here, which is never less accurate.
+    transpose : bool or "auto", default "auto"
+        Taken for compatibility: the cheaper side is always the one iterated on.
+    flip_sign : bool, default True
+        The largest entry of each column of U is made positive. False leaves brockett's own rule (rows of Vt).
+    random_state : int, RandomState, Generator or None, default None
+        None draws a seed from NumPy's global generator. An int gives the same bits on every engine (not those of
+        scikit-learn, whose generator is another).
+    svd_lapack_driver : {"gesdd", "gesvd"}, default "gesdd"
+        Taken for compatibility: gesvd is tried where gesdd fails.
+
+    Returns
+    -------
+    U : array (m, n_components)
+    s : array (n_components,), float64
+    Vt : array (n_components, n)
+
+    Raises
+    ------
+    NonFinite, InvalidArgument, InvalidType, NotConverged
+        As `svd`.
+
+    Notes
+    -----
+    4 m n (n_components + n_oversamples) flops an iteration. `svd` with method="quick" is the same algorithm and also
+    tells its residual.
+
+    References
+    ----------
+    N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Review 53 (2011) 217.
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> U, s, Vt = bk.randomized_svd(np.diag([3.0, 2.0, 1.0]), 2, random_state=0)
+    >>> s.round(6).tolist(), U.shape, Vt.shape
+    ([3.0, 2.0], (3, 2), (2, 3))
+    """
+    operand = _matrix_argument(M, "M")
+    if operand.ndim != 2:
+        raise InvalidArgument("M", f"expected a matrix (2 axes), got shape {operand.shape}")
+    operand = _arrays.batch(operand)
+    least = min(operand.shape)
+    components = _options.count("n_components", n_components, least=1)
+    if isinstance(n_iter, str):
+        _options.option("n_iter", n_iter, ("auto",))
+        steps = 7 if components < 0.1 * least else 4
+    else:
+        steps = _options.count("n_iter", n_iter)
+    _options.option("power_iteration_normalizer", power_iteration_normalizer, ("auto", "QR", "LU", "none"))
+    if isinstance(transpose, str):
+        _options.option("transpose", transpose, ("auto",))
+    else:
+        _options.flag("transpose", transpose)
+    _options.option("svd_lapack_driver", svd_lapack_driver, ("gesdd", "gesvd"))
+    arguments = (
+        min(components, least),
+        0.0,
+        0.0,
+        "quick",
+        _seed_of(random_state),
+        _options.count("n_oversamples", n_oversamples),
+        steps,
+        "left" if _options.flag("flip_sign", flip_sign) else "right",
+    )
+    U, s, Vt = _svd(operand, arguments)
+    return U, s, Vt
+
+
+def _seed_of(state: Any) -> int:
+    if state is None:
+        # scikit-learn's users seed NumPy's global generator.
+        return int(np.random.randint(0, 2**31 - 1))  # noqa: NPY002
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(0, 2**31 - 1))
+    if isinstance(state, np.random.Generator):
+        return int(state.integers(0, 2**63))
+    return _options.seed("random_state", state)
+
+
+def _matrix_argument(A: Any, argument: str) -> Operand:
+    if not hasattr(A, "__array__") and hasattr(A, "matvec") and hasattr(A, "shape"):
+        raise InvalidType(argument, "linear operators need the block Krylov method, which this release does not have")
+    return _arrays.accept(A, argument)
+
+
+def _method(word: object) -> str:
+    if word == "krylov":
+        raise InvalidArgument(
+            "method",
+            "'krylov' (block Krylov) is not part of this release; available are " + ", ".join(map(repr, SVD_METHODS)),
+        )
+    return _options.option("method", word, SVD_METHODS)
+
+
+def _rank(rank: Any, most: int) -> int:
+    """0 stands for all, in the engines; None does for the caller."""
+    if rank is None:
+        return 0
+    kept = _options.count("rank", rank, least=1)
+    if kept > most:
+        raise InvalidArgument("rank", f"expected at most min(m, n) = {most}, got {kept}")
+    return kept
+
+
+def _stack(parts: list[Any], lead: tuple[int, ...], space: Space) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        stacked = np.stack(parts)
+        return space.back(stacked.reshape(lead + stacked.shape[1:]))
+    joined = space.xp.stack(parts)
+    return space.back(space.xp.reshape(joined, lead + tuple(joined.shape[1:])))
+
+
+def _joined(results: list[dict[str, Any]]) -> str:
+    return ", ".join(sorted({str(one["method"]) for one in results}))

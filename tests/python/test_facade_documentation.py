@@ -1,0 +1,93 @@
+"""Docstrings: each public name has one, its example runs, and it says what it must."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import brockett as bk
+from brockett import penalty
+
+MODULES = [
+    "brockett",
+    "brockett._autocorrelation",
+    "brockett._collect",
+    "brockett._descramble",
+    "brockett._engine",
+    "brockett._errors",
+    "brockett._svd",
+    "brockett.penalty",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name: str) -> None:
+    if name == "brockett._collect":
+        pytest.importorskip("torch")
+    failed, run = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
+    assert run > 0
+
+
+def functions() -> Iterator[tuple[str, Any]]:
+    """Public functions, and public methods of public classes."""
+    spaces = [("", bk, bk.__all__), ("penalty.", penalty, penalty.__all__)]
+    for prefix, space, names in spaces:
+        for name in names:
+            value = inspect.getattr_static(space, name) if name != "__version__" else None
+            if inspect.isfunction(value):
+                yield prefix + name, value
+            if inspect.isclass(value):
+                for method, member in inspect.getmembers(value):
+                    if (
+                        not method.startswith("_")
+                        and inspect.isroutine(member)
+                        and member.__qualname__.startswith(name)
+                    ):
+                        yield f"{prefix}{name}.{method}", member
+
+
+@pytest.mark.parametrize(("name", "function"), [pytest.param(n, f, id=n) for n, f in functions()])
+def test_parameters_are_documented(name: str, function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    assert text, name
+    signature = inspect.signature(function)
+    wanted = [p for p in signature.parameters if p not in ("self", "cls")]
+    section = re.search(r"Parameters\n-+\n(.*?)(?:\n\n[A-Z][a-z]+\n-+\n|\Z)", text, re.DOTALL)
+    if wanted:
+        assert section, f"{name} documents no parameters"
+        documented = {
+            word.strip()
+            for line in re.findall(r"^(\w[\w, ]*)(?: :.*)?$", section[1], re.MULTILINE)
+            for word in line.split(",")
+        }
+        assert set(wanted) <= documented, f"{name}: {sorted(set(wanted) - documented)} undocumented"
+    if signature.return_annotation not in (None, "None"):
+        assert "Returns\n---" in text, f"{name} documents no return value"
+
+
+MATHEMATICAL = ("autocorrelation", "collect", "svd", "singular_values", "whitened_svd", "randomized_svd", "descramble")
+
+
+@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost"])
+def test_mathematical_functions_say_cost_errors_source_and_example(name: str) -> None:
+    text = inspect.getdoc(getattr(bk, name)) or ""
+    for section in ("Returns", "Raises", "Notes", "Examples"):
+        assert f"{section}\n{'-' * len(section)}" in text, f"{name} lacks {section}"
+    assert "flops" in text
+
+
+def test_all_is_what_there_is() -> None:
+    for name in bk.__all__:
+        assert getattr(bk, name) is not None
+    assert sorted(bk.__all__) == sorted(set(bk.__all__))
+    kinds = [value for value in vars(bk).values() if isinstance(value, type) and issubclass(value, Exception)]
+    family = [kind for kind in kinds if not issubclass(kind, Warning)]
+    assert len(family) == 9
+    assert all(issubclass(kind, bk.BrockettError) for kind in family)
