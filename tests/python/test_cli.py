@@ -1,0 +1,461 @@
+"""The ``brockett`` command: what it writes, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer", reason="the command needs the extra 'cli'")
+pytest.importorskip("rich", reason="the command needs the extra 'cli'")
+pytest.importorskip("matplotlib", reason="the command needs the extra 'cli'")
+pytest.importorskip("safetensors", reason="the command needs the extra 'cli'")
+
+import brockett as bk
+from brockett import _commands
+from brockett.cli import main
+
+N_OUT, N_IN, N_SAMPLES = 12, 9, 500
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a layer and its inputs, as the working directory."""
+    rng = np.random.default_rng(8)  # of which P is a reflection, so that SO(n) has another one
+    x = np.cumsum(rng.standard_normal((N_SAMPLES, N_IN)), axis=1) + 1.0
+    np.save(tmp_path / "W.npy", rng.standard_normal((N_OUT, N_IN)))
+    np.save(tmp_path / "X.npy", x)
+    np.save(tmp_path / "b.npy", rng.standard_normal(N_OUT))
+    np.save(tmp_path / "R.npy", x.T @ x / N_SAMPLES)
+    monkeypatch.chdir(tmp_path)
+    # Several blocks, the last one shorter.
+    monkeypatch.setattr(_commands, "_BLOCK_BYTES", 150 * N_IN * 8)
+    return tmp_path
+
+
+def load(name):
+    return np.load(name)
+
+
+def fails(capsys, *arguments):
+    """Run a command that must fail: exit code 2, nothing on standard output, one line on standard error."""
+    code = main([str(a) for a in arguments])
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if line.startswith("brockett: ")]
+    assert code == 2
+    assert said.out == ""
+    assert len(lines) == 1
+    assert "Traceback" not in said.err
+    return lines[0]
+
+
+# ---------------------------------------------------------------------------------------------------------- descramble
+def test_descramble_streams_what_the_library_computes(folder, capsys):
+    assert main(["descramble", "W.npy", "--inputs", "X.npy", "-o", "out.npz"]) == 0
+    expected = bk.descramble(load("W.npy"), inputs=load("X.npy"))
+    found = bk.Descrambling.load("out.npz")
+    np.testing.assert_allclose(found.P, expected.P, atol=1e-9)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-9)
+    assert found.cost == pytest.approx(expected.cost, rel=1e-9)
+    assert found.used["n_samples"] == N_SAMPLES
+    said = capsys.readouterr()
+    assert f"{expected.identity_cost:.6g}" in said.out
+    assert f"{expected.optimum:.6g}" in said.out
+    assert "written: out.npz" in said.out
+    assert "500/500" in said.err  # the progress bar
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--center"], {"center": True}),
+        (["--bias", "b.npy"], {"bias": True}),
+        (["--penalty", "fourier", "--order", "1.5"], {"penalty": bk.penalty.FourierDerivative(1.5)}),
+        (["--penalty", "difference", "--order", "1"], {"penalty": bk.penalty.FiniteDifference(1, "periodic")}),
+        (["--penalty", "neumann"], {"penalty": bk.penalty.FiniteDifference(2, "neumann")}),
+        (["--group", "special_orthogonal"], {"group": "special_orthogonal"}),
+        (["--group", "permutation", "--seed", "3"], {"group": "permutation", "seed": 3}),
+    ],
+    ids=lambda value: "-".join(value).strip("-") if isinstance(value, list) else "",
+)
+def test_descramble_options_reach_the_library(folder, words, options):
+    assert main(["descramble", "W.npy", "--inputs", "X.npy", "-o", "out.npz", *words]) == 0
+    if "bias" in options:
+        options = {"bias": load("b.npy")}
+    acc = bk.Autocorrelation(N_IN, center=options.get("center", False))
+    acc.update(load("X.npy"))
+    expected = bk.descramble(load("W.npy"), autocorrelation=acc, **options)
+    found = bk.Descrambling.load("out.npz")
+    assert found.cost == pytest.approx(expected.cost, rel=1e-8)
+    np.testing.assert_allclose(found.P, expected.P, atol=1e-8)
+    plain = bk.descramble(load("W.npy"), inputs=load("X.npy"))
+    # The option made a difference; the order of a Fourier penalty makes one in the cost only.
+    assert np.abs(found.P - plain.P).max() > 1e-3 or abs(found.cost / plain.cost - 1) > 1e-3
+
+
+def test_descramble_from_a_matrix_and_from_a_saved_accumulator(folder):
+    acc = bk.Autocorrelation(N_IN)
+    acc.update(load("X.npy"))
+    acc.save("acc.npz")
+    (folder / "acc.npz").rename(folder / "acc.npy")  # known by its contents, not by its name
+    costs = []
+    for source in ("R.npy", "acc.npy"):
+        assert main(["descramble", "W.npy", "--autocorrelation", source, "-o", "out.npz"]) == 0
+        costs.append(bk.Descrambling.load("out.npz").cost)
+    assert costs[0] == pytest.approx(costs[1], rel=1e-10)
+    assert main(["descramble", "W.npy", "--autocorrelation", "acc.npy", "--bias", "b.npy", "-o", "out.npz"]) == 0
+    assert bk.Descrambling.load("out.npz").used["bias"]
+
+
+def test_descramble_without_data_says_so(folder):
+    assert main(["descramble", "W.npy", "--isotropic", "-o", "out.npz"]) == 0
+    assert bk.Descrambling.load("out.npz").used["source"] == "isotropic"
+
+
+@pytest.mark.parametrize("layout", ["fortran", "three axes", "float32", "big-endian", "integers"])
+def test_descramble_reads_any_layout_of_samples(folder, layout):
+    x = load("X.npy")
+    if layout == "integers":
+        x = np.rint(10 * x)
+    expected = bk.descramble(load("W.npy"), inputs=x).cost
+    stored = {
+        "fortran": np.asfortranarray(x),
+        "three axes": x.reshape(5, 100, N_IN),
+        "float32": x.astype(np.float32),
+        "big-endian": x.astype(">f8"),
+        "integers": x.astype(np.int16),
+    }[layout]
+    np.save("X.npy", stored)
+    assert main(["descramble", "W.npy", "--inputs", "X.npy", "-o", "out.npz"]) == 0
+    assert bk.Descrambling.load("out.npz").cost == pytest.approx(expected, rel=1e-5 if layout == "float32" else 1e-9)
+
+
+def test_descramble_unfolds_convolutions_and_plots(folder):
+    np.save("K.npy", np.random.default_rng(0).standard_normal((N_OUT, 3, 3)))
+    assert main(["descramble", "K.npy", "--inputs", "X.npy", "-o", "out.npz", "--plot", "out.png"]) == 0
+    assert bk.Descrambling.load("out.npz").weights.shape == (N_OUT, 3, 3)
+    assert Path("out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_descramble_maps_its_inputs(folder, monkeypatch):
+    seen = []
+    update = bk.Autocorrelation.update
+
+    def watch(self, X, *args, **kwargs):
+        seen.append((type(X), X.shape))
+        update(self, X, *args, **kwargs)
+
+    monkeypatch.setattr(bk.Autocorrelation, "update", watch)
+    assert main(["descramble", "W.npy", "--inputs", "X.npy", "-o", "out.npz"]) == 0
+    assert [shape[0] for _, shape in seen] == [150, 150, 150, 50]
+    assert all(kind is np.memmap for kind, _ in seen)
+
+
+def test_warnings_are_one_line(folder, capsys):
+    acc = bk.Autocorrelation(N_IN, precision="single")
+    acc.update(load("X.npy").astype(np.float32))
+    acc.save("acc.npz")
+    # As in a program of its own: the test runner turns warnings into errors and keeps its own hook.
+    done = command("descramble", "W.npy", "--autocorrelation", "acc.npz", "-o", "out.npz", cwd=folder)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("brockett: warning: ")
+    assert "single" in line
+
+
+# ---------------------------------------------------------------------------------------------------- what goes wrong
+def spoil(kind):
+    """Overwrite X.npy with something that is not what it should be."""
+    x = load("X.npy")
+    path = Path("X.npy")
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "garbage":
+        path.write_bytes(b"\x93NUMPY\x01\x00garbage")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(x))
+    elif kind == "objects":
+        np.save("X.npy", np.array([{}], dtype=object), allow_pickle=True)
+    elif kind == "archive":
+        np.savez("X.npz", x)
+        Path("X.npz").rename("X.npy")
+    elif kind == "complex":
+        np.save("X.npy", x + 0j)
+    elif kind == "text":
+        np.save("X.npy", np.full((3, N_IN), "a"))
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+    elif kind == "width":
+        np.save("X.npy", x[:, 1:])
+    elif kind == "one axis":
+        np.save("X.npy", x[:, 0])
+    elif kind == "no samples":
+        np.save("X.npy", x[:0])
+    elif kind == "nan":
+        x[437, 4] = np.nan
+        np.save("X.npy", x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("missing", "X.npy: No such file"),
+        ("empty", "X.npy: .*empty"),
+        ("garbage", "X.npy: .*damaged"),
+        ("truncated", "X.npy: .*truncated"),
+        ("pickle", "X.npy: .*pickle"),
+        ("objects", "X.npy: .*pickled"),
+        ("archive", "X.npy: .*npz"),
+        ("complex", "inputs .*complex"),
+        ("text", "inputs .*real numbers"),
+        ("folder", "X.npy: "),
+        ("width", r"inputs .*expected \(n_samples, 9\).*\(500, 8\)"),
+        ("one axis", r"inputs .*\(500,\)"),
+        ("no samples", r"inputs .*\(0, 9\)"),
+        ("nan", r"inputs \(X.npy\): NaN or Inf at index \(437, 4\)"),
+    ],
+)
+def test_bad_inputs_are_one_line(folder, capsys, kind, says):
+    spoil(kind)
+    assert re.search(
+        says, fails(capsys, "descramble", "W.npy", "--inputs", "X.npy", "-o", "out.npz", "--plot", "out.png")
+    )
+    assert not Path("out.npz").exists()
+    assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "exactly one of --inputs, --autocorrelation and --isotropic"),
+        (["--inputs", "X.npy", "--isotropic"], "exactly one of"),
+        (["--inputs", "X.npy", "--autocorrelation", "R.npy"], "exactly one of"),
+        (["--inputs", "X.npy", "--bias", "X.npy"], "bias"),
+        (["--inputs", "X.npy", "--bias", "none.npy"], "none.npy: No such file"),
+        (["--inputs", "X.npy", "--penalty", "foo"], "foo.*fourier"),
+        (["--inputs", "X.npy", "--penalty", "neumann", "--order", "1.5"], "--order: .*whole"),
+        (["--inputs", "X.npy", "--order", "nan"], "order"),
+        (["--inputs", "X.npy", "--group", "unitary"], "unitary.*orthogonal"),
+        (["--autocorrelation", "R.npy", "--center"], "center"),
+        (["--autocorrelation", "W.npy"], r"autocorrelation.*\(9, 9\)"),
+        (["--autocorrelation", "bad.npz"], "bad.npz: .*damaged"),
+        (["--autocorrelation", "other.npz"], "other.npz: "),
+        (["--autocorrelation", "minus.npy"], "autocorrelation: .*positive semidefinite"),
+        (["--inputs", "X.npy", "--plot", "none/out.png"], "none/out.png: the folder"),
+        (["--inputs", "X.npy", "--bogus"], "--bogus"),
+    ],
+)
+def test_bad_options_are_one_line(folder, capsys, words, says):
+    Path("bad.npz").write_bytes(b"PK\x03\x04garbage")
+    np.savez("other.npz", a=1)
+    np.save("minus.npy", -np.eye(N_IN))
+    assert re.search(says, fails(capsys, "descramble", "W.npy", "-o", "out.npz", *words))
+    assert not Path("out.npz").exists()
+
+
+@pytest.mark.parametrize("bad", ["vector", "complex", "nan", "empty", "object"])
+def test_bad_weights_are_one_line(folder, capsys, bad):
+    w = load("W.npy")
+    broken = w.copy()
+    broken[3, 2] = np.inf
+    kinds = {"vector": w[0], "complex": w * 1j, "nan": broken, "empty": w[:0], "object": np.array([None])}
+    np.save("W.npy", kinds[bad])
+    said = fails(capsys, "descramble", "W.npy", "--inputs", "X.npy", "-o", "out.npz")
+    assert "W" in said
+    if bad == "nan":
+        assert "(3, 2)" in said
+
+
+@pytest.mark.parametrize("output", ["none/out.npz", "."])
+def test_outputs_that_cannot_be_are_found_out_before_the_work(folder, capsys, monkeypatch, output):
+    monkeypatch.setattr(bk.Autocorrelation, "update", lambda *_: pytest.fail("worked in vain"))
+    assert output in fails(capsys, "descramble", "W.npy", "--inputs", "X.npy", "-o", output)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bogus"], "bogus"),
+        (["demo", "--samples", "0"], "--samples"),
+        (["demo", "--seed", "-1"], "--seed"),
+        (["demo", "--out", "W.npy"], "W.npy: File exists"),
+        (["descramble"], "W.npy"),
+        (["descramble", "W.npy", "--inputs", "X.npy"], "--output"),
+    ],
+)
+def test_usage_errors_are_one_line(folder, capsys, words, says):
+    assert says in fails(capsys, *words)
+
+
+def test_bugs_are_not_hidden(folder, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(bk, "descramble", fail)
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        main(["descramble", "W.npy", "--isotropic", "-o", "out.npz"])
+
+
+def test_running_out_of_memory_is_one_line(folder, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(bk, "descramble", fail)
+    assert "out of memory" in fails(capsys, "descramble", "W.npy", "--isotropic", "-o", "out.npz")
+
+
+# ---------------------------------------------------------------------------------------------------------------- demo
+def test_demo_prints_the_table_and_writes_the_page(tmp_path, capsys):
+    from brockett._demo import page
+
+    out = tmp_path / "new" / "page"
+    assert main(["demo", "--quick", "--samples", "700", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    for column in page.COLUMNS:
+        assert column in said
+    rows = [line.split() for line in said.splitlines() if re.match(r"\s+(relaxometry|dipolar|bandpass) ", line)]
+    assert [(r[0], r[1], r[2]) for r in rows] == [
+        *(("relaxometry", str(i + 1), s) for i, s in enumerate(["32×64", "256×32", "256×256", "32×256", "2×32"])),
+        ("dipolar", "1", "80×256"),
+        ("dipolar", "2", "256×80"),
+        ("bandpass", "1", "256×256"),
+        ("bandpass", "2", "256×256"),
+    ]
+    for row in rows:
+        identity, optimum, reached = map(float, row[4:7])
+        assert optimum < identity
+        assert reached == pytest.approx(optimum, rel=1e-3)
+        assert all(0.0 < float(v) <= 1.0 for v in row[7:])
+        assert len(row) == 1 + len(page.COLUMNS)
+    target = out / "index.html"
+    assert f"page: {target}" in said
+    assert [f.name for f in out.iterdir()] == ["index.html"]
+    text = target.read_text(encoding="utf-8")
+    assert text.endswith("</html>\n")
+    assert "700 inputs per net" in text
+    assert f"{rows[0][7]}" in text
+
+
+def command(*words, cwd, before="", **extra):
+    """Run the command in a process of its own."""
+    code = f"import sys\n{before}\nfrom brockett.cli import main\nsys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **extra},
+    )
+
+
+def test_demo_keeps_blas_at_one_thread(tmp_path):
+    # The waiting threads of two OpenBLAS on busy cores made the demo forty times slower.
+    before = """
+import brockett
+from brockett._demo import run
+from threadpoolctl import threadpool_info
+
+def study(*_):
+    brockett.threads()  # by now the core is loaded, or its BLAS would show up here with two threads
+    print(sorted({lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}), flush=True)
+    raise brockett.BrockettError("enough")
+
+run.study = study
+"""
+    done = command("demo", "--out", "page", cwd=tmp_path, before=before, OPENBLAS_NUM_THREADS="2")
+    assert "enough" in done.stderr
+    assert done.stdout == "[1]\n"
+    assert list((tmp_path / "page").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
+def test_ctrl_c_exits_130_and_leaves_no_page(tmp_path):
+    code = "import sys; from brockett.cli import main; sys.exit(main())"
+    words = ["demo", "--samples", "100000000", "--out", "page"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "page").exists():  # made right before the work starts
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list((tmp_path / "page").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["typer", "rich", "safetensors", "matplotlib", "threadpoolctl"])
+def test_without_the_extra_one_line_names_it(tmp_path, name):
+    done = command("info", cwd=tmp_path, before=f"sys.modules[{name!r}] = None")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert name in done.stderr
+    assert "pip install 'brockett[cli]'" in done.stderr
+
+
+def test_an_ascii_terminal_is_no_error(folder):
+    words = ["descramble", "W.npy", "--isotropic", "-o", "out.npz"]
+    done = command(*words, cwd=folder, PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert "12 ? 9" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
+@pytest.mark.parametrize("word", ["--version", "--help", "info"])
+def test_a_reader_that_left_is_no_error(tmp_path, word):
+    program = f"{sys.executable} -c 'import sys; from brockett.cli import main; sys.exit(main())' {word} | true"
+    done = subprocess.run(program, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+
+
+# ---------------------------------------------------------------------------------------------------------------- info
+def test_info_says_what_runs_here(capsys, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    assert main(["info"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name, engine in bk.engines().items():
+        assert f"engine {name}" in said
+        if not engine.available:
+            assert " ".join(f"not available: {engine.reason}".split()) in said
+    assert np.__version__ in said
+    assert f"threads {bk.threads()}" in said
+    assert "OPENBLAS_NUM_THREADS 1" in said
+
+
+def test_help_and_version(capsys):
+    for words in ([], ["--help"], ["-h"], ["demo", "--help"], ["descramble", "--help"]):
+        assert main(words) == 0
+        assert "--help" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"brockett (\d+\.\d+\.\d+|\(not installed\))\n", capsys.readouterr().out)
+
+
+def test_importing_the_command_line_loads_no_extra():
+    code = "import sys, brockett.cli; print(sorted({'typer', 'rich', 'matplotlib', 'safetensors'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
