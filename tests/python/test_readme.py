@@ -1,0 +1,76 @@
+"""The README's Python example runs and prints what the README says; its files and commands exist."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_example_prints_what_is_written() -> None:
+    (example,) = blocks("python")
+    code = [line for line in example.splitlines() if line.strip() and not line.startswith("import")]
+    assert len(code) <= 10
+    names: dict[str, Any] = {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(example, "README.md", "exec"), names)
+    assert said.getvalue() == blocks("text")[0]
+
+    # and what it prints is right: the same numbers by NumPy alone
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((64, 32))
+    X = np.concatenate([np.cumsum(rng.standard_normal((1000, 32)), axis=1) for _ in range(10)])
+    Y = X @ W.T
+    k = np.fft.fftfreq(64, 1 / 64)
+    lam = np.sort(k**4)
+    sigma2 = np.linalg.eigvalsh(Y.T @ Y / len(Y))[::-1]
+    layer = names["layer"]
+    assert layer.optimum == pytest.approx(lam @ sigma2, rel=1e-9)
+    assert layer.cost == pytest.approx(lam @ sigma2, rel=1e-9)
+    identity = np.mean(np.sum(np.abs(np.fft.fft(Y, axis=1, norm="ortho")) ** 2 * k**4, axis=1))
+    assert layer.identity_cost == pytest.approx(identity, rel=1e-9)
+
+
+def test_first_two_shell_blocks_are_the_two_commands() -> None:
+    demo, tests = blocks("sh")[:2]
+    assert "python3 -m venv" in demo
+    assert "pip install '.[cli]'" in demo
+    assert demo.endswith("brockett demo\n")
+    assert "python3 -m venv" in tests
+    assert "libgtest-dev" in tests
+    assert tests.endswith("OPENBLAS_NUM_THREADS=1 python -m pytest\n")
+
+
+def test_where_things_live() -> None:
+    """Every folder and file of the map exists."""
+    (tree,) = [block for block in blocks("text") if block.startswith("CMakeLists.txt")]
+    stack: list[str] = []
+    for line in tree.splitlines():
+        indent = (len(line) - len(line.lstrip())) // 2
+        stack[indent:] = [""]
+        for name in re.match(r"\s*((?:\S+ )*\S+)", line)[1].split():  # type: ignore[index]
+            path = "/".join([*stack[:indent], name.strip("/")])
+            assert (ROOT / path).exists(), path
+            stack[indent] = name.strip("/")
+
+
+def test_links_within_the_tree() -> None:
+    """Paths in backquotes that look like files of this tree are files of this tree."""
+    named = re.findall(r"`((?:csrc|python|tests|examples|benches)/[\w./-]+)`", README)
+    assert named
+    for path in named:
+        assert (ROOT / path).exists(), path
