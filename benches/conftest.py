@@ -63,7 +63,9 @@ def size(timed: bool) -> Callable[[int], int]:
 def measure(benchmark: Any, timed: bool) -> Callable[..., None]:
     """measure(run, check, rounds=…, **notes): the answer first, then the clock."""
 
-    def run_it(run: Callable[[], Any], check: Callable[[Any], dict[str, Any] | None], rounds: int = 5, **notes: Any) -> None:
+    def run_it(
+        run: Callable[[], Any], check: Callable[[Any], dict[str, Any] | None], rounds: int = 5, **notes: Any
+    ) -> None:
         answer = run()  # also the warm-up
         notes.update(check(answer) or {})
         del answer

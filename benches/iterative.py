@@ -1,11 +1,13 @@
 """The iterative descrambler of the PNAS paper (doi 10.1073/pnas.2016917118), for comparison.
 
-P = (I + Q)⁻¹ (I - Q) with an antisymmetric Q (Cayley), its strict upper triangle q found by L-BFGS from q = 0. Costs and
-gradients in float64; C and A are scaled to spectral norm 1, as the method asks for. The gradient follows from
+P = (I + Q)⁻¹ (I - Q) with an antisymmetric Q (Cayley), its strict upper triangle q found by L-BFGS from q = 0. Costs
+and gradients in float64; C and A are scaled to spectral norm 1, as the method asks for. The gradient follows from
 dP = -(I + Q)⁻¹ dQ (I + P): with M = (I + P) Gᵀ (I + Q)⁻¹, G = 2 A P C, it is (M - Mᵀ)_ij in each q_ij, i < j.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import numpy as np
 
@@ -49,9 +51,7 @@ def cayley_lbfgs(C: np.ndarray, A: np.ndarray, optimum: float, target: float, ma
         Mt = lu_solve(lu, G @ (eye + P).T, trans=1)
         return value, (Mt.T - Mt)[upper]
 
-    try:
-        minimize(cost, np.zeros(n * (n - 1) // 2), jac=True, method="L-BFGS-B",
-                 options={"maxcor": 20, "maxiter": 10**9, "maxfun": 10**9, "ftol": 0, "gtol": 0})
-    except _Reached:
-        pass
+    options = {"maxcor": 20, "maxiter": 10**9, "maxfun": 10**9, "ftol": 0, "gtol": 0}
+    with contextlib.suppress(_Reached):
+        minimize(cost, np.zeros(n * (n - 1) // 2), jac=True, method="L-BFGS-B", options=options)
     return {"excess": best / optimum - 1, "evaluations": float(evaluations)}

@@ -2,8 +2,8 @@
 
     python benches/table.py benches/results/<date>-<machine>.json
 
-Each group of benches becomes one table: median CPU seconds, the ratio to brockett's own first row of the group, and what
-else was noted (errors, residuals). The text between the two markers in benches/README.md is replaced.
+Each group of benches becomes one table: median CPU seconds, the ratio to brockett's own first row of the group, and
+what else was noted (errors, residuals). The text between the two markers in benches/README.md is replaced.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ def note(extra: dict[str, Any]) -> str:
 
 def table(name: str, rows: list[dict[str, Any]]) -> list[str]:
     base = next((r for r in rows if r["params"]["peer"].startswith("brockett")), rows[0])["stats"]["median"]
-    lines = [f"**{name}**", "", "| what | CPU time | over brockett | rounds | |", "| --- | ---: | ---: | ---: | --- |"]
+    head = ["| what | CPU time | over brockett | rounds | |", "| --- | ---: | ---: | ---: | --- |"]
+    lines = [f"**{name}**", "", *head]
     for r in rows:
         t = r["stats"]["median"]
-        lines.append(f"| {r['params']['peer']} | {seconds(t)} | {t / base:.3g} | {r['stats']['rounds']} | {note(r['extra_info'])} |")
+        cells = [r["params"]["peer"], seconds(t), f"{t / base:.3g}", str(r["stats"]["rounds"]), note(r["extra_info"])]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -37,8 +39,8 @@ def tables(result: dict[str, Any]) -> str:
     info = result["machine_info"]
     peers = ", ".join(f"{p} {v}" for p, v in info["peers"].items())
     lines = [
-        f"{result['datetime'][:10]}; {info['cpu'].get('brand_raw', info['machine'])}; {info['brockett']}; peers: {peers}. "
-        "Median CPU seconds of the process at one thread.",
+        f"{result['datetime'][:10]}; {info['cpu'].get('brand_raw', info['machine'])}; {info['brockett']}; "
+        f"peers: {peers}. Median CPU seconds of the process at one thread.",
         "",
     ]
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -304,8 +304,8 @@ void Autocorrelation::merge(const Autocorrelation& other) {
   auto& impl = *impl_;
   const auto& from = *other.impl_;
   if (from.n != impl.n) {
-    throw InvalidArgument("other", "has " + std::to_string(from.n) + " features, this one has " +
-                                       std::to_string(impl.n));
+    throw InvalidArgument("other",
+                          "has " + std::to_string(from.n) + " features, this one has " + std::to_string(impl.n));
   }
   if (from.params.method != impl.params.method || from.params.center != impl.params.center ||
       from.params.precision != impl.params.precision) {

@@ -34,9 +34,7 @@ template <class T>
 linalg::Op op_of(MatrixView<T> A) {
   return A.order == Order::column_major ? linalg::Op::none : linalg::Op::transpose;
 }
-inline linalg::Op flip(linalg::Op op) {
-  return op == linalg::Op::none ? linalg::Op::transpose : linalg::Op::none;
-}
+inline linalg::Op flip(linalg::Op op) { return op == linalg::Op::none ? linalg::Op::transpose : linalg::Op::none; }
 
 template <class T>
 constexpr DType dtype_of() {

@@ -106,14 +106,16 @@ std::vector<double> block_errors(std::vector<double> s, const std::vector<index_
         if (j >= lo && j < hi) continue;
         const double si = s[static_cast<std::size_t>(i)], sj = s[static_cast<std::size_t>(j)];
         const double gap = si - sj;
-        const bool tied = std::upper_bound(ties.begin(), ties.end(), i) == std::upper_bound(ties.begin(), ties.end(), j);
+        const bool tied =
+            std::upper_bound(ties.begin(), ties.end(), i) == std::upper_bound(ties.begin(), ties.end(), j);
         if (tied || gap == 0) {
           sum = std::numeric_limits<double>::infinity();
           continue;
         }
         // ratios one by one: the square of a small gap may vanish
-        const double m = moments.empty() ? (si / gap) * (sj / gap)
-                                         : moments[static_cast<std::size_t>(std::max(i, j) + std::min(i, j) * n)] / gap / gap;
+        const double m = moments.empty()
+                             ? (si / gap) * (sj / gap)
+                             : moments[static_cast<std::size_t>(std::max(i, j) + std::min(i, j) * n)] / gap / gap;
         sum += m;
       }
     }
@@ -184,7 +186,6 @@ void solve_permutation(const Context& context, const Preactivations::Impl& y, co
   Buffer<double> device(la, n, n);
   la.upload(Pt.data(), device);
   finish(context, y, basis, W, device, params, out);
-  if (!params.verify) out.cost = found.cost;
 }
 
 template <class T>
@@ -193,14 +194,14 @@ void solve_orthogonal(const Context& context, const Preactivations::Impl& y, con
                       Descrambling<T>& out) {
   auto& la = context.backend().full();
   const auto& lambda = basis.lambda();
-  out.optimum = out.bound =
-      std::inner_product(lambda.begin(), lambda.end(), principal.variances.begin(), 0.0);
+  out.optimum = out.bound = std::inner_product(lambda.begin(), lambda.end(), principal.variances.begin(), 0.0);
 
   Gauge gauge(context, basis, equal_clusters(principal.values, params.rank), principal.U);
   const auto build = [&](bool flip) {  // P^T = U (G H)^T T^T
-    Buffer<double> Pt = params.gauge == GaugeKind::canonical
-                            ? gauge.canonical(flip)
-                            : gauge.nearest(params.gauge == GaugeKind::given ? params.P0 : MatrixView<const double>(), flip);
+    Buffer<double> Pt =
+        params.gauge == GaugeKind::canonical
+            ? gauge.canonical(flip)
+            : gauge.nearest(params.gauge == GaugeKind::given ? params.P0 : MatrixView<const double>(), flip);
     basis.apply(Op::none, Pt);
     return Pt;
   };
@@ -216,9 +217,9 @@ void solve_orthogonal(const Context& context, const Preactivations::Impl& y, con
 
   if (params.verify && y.n_samples > 0) {
     const bool moments = y.has_samples();
-    out.block_error = block_errors(
-        principal.variances, equal_clusters(principal.values, 0), basis.blocks(), y.n_samples,
-        moments ? fourth_moments(y, principal.U, principal.variances[0]) : std::vector<double>());
+    out.block_error =
+        block_errors(principal.variances, equal_clusters(principal.values, 0), basis.blocks(), y.n_samples,
+                     moments ? fourth_moments(y, principal.U, principal.variances[0]) : std::vector<double>());
     out.error_model = moments ? "moments" : "gaussian";
   }
 }
@@ -233,8 +234,8 @@ Descrambling<T> descramble(const Context& context, const Preactivations& pre, Ma
   if (!W.empty()) {
     check_matrix(context.backend(), "W", W);
     if (W.rows != n) {
-      throw InvalidArgument("W", "has " + std::to_string(W.rows) + " rows, the pre-activations have " +
-                                     std::to_string(n) + " neurons");
+      throw InvalidArgument(
+          "W", "has " + std::to_string(W.rows) + " rows, the pre-activations have " + std::to_string(n) + " neurons");
     }
   }
   const auto threads = context.backend().thread_scope(n);
@@ -293,7 +294,7 @@ BrockettCost brockett_cost(const Context& context, MatrixView<const double> P, M
   return out;
 }
 
-#define BROCKETT_INSTANTIATE(T)                                                                \
+#define BROCKETT_INSTANTIATE(T)                                                                   \
   template Descrambling<T> descramble(const Context&, const Preactivations&, MatrixView<const T>, \
                                       const DescrambleParams&);
 BROCKETT_INSTANTIATE(float)

@@ -54,7 +54,8 @@ void Gauge::find_components() {
   const auto& blocks = basis_.blocks();
   const auto inside = [](const std::vector<index_t>& starts, index_t lo, index_t hi) {  // parts within [lo, hi)
     std::vector<Part> parts;
-    for (auto it = std::lower_bound(starts.begin(), starts.end(), lo); *it < hi; ++it) parts.push_back({*it, it[1] - *it});
+    for (auto it = std::lower_bound(starts.begin(), starts.end(), lo); *it < hi; ++it)
+      parts.push_back({*it, it[1] - *it});
     return parts;
   };
   const auto splits = [](const std::vector<index_t>& starts, Part p) {  // a boundary lies strictly inside p
@@ -213,8 +214,7 @@ Buffer<double> Gauge::nearest(MatrixView<const double> P0, bool flip) {
     const auto [lo, d] = components_[i].part;
     const auto Kc = K.mat().block(lo, lo, d, d);
     Buffer<double> Z(la_, d, d);
-    const double s =
-        components_[i].crossing() ? solve_crossing(components_[i], Kc, Z, flipped) : polar(Kc, Z, flipped);
+    const double s = components_[i].crossing() ? solve_crossing(components_[i], Kc, Z, flipped) : polar(Kc, Z, flipped);
     la_.multiply(Op::none, Op::none, 1.0, U_.columns(lo, d), Z, 0.0, out.mat().columns(lo, d));
     return s;
   };

@@ -36,7 +36,7 @@ class Gauge {
   };
   struct Component {
     Part part;
-    std::vector<Part> crossing_blocks;    // blocks of lambda that lie in more than one cluster
+    std::vector<Part> crossing_blocks;  // blocks of lambda that lie in more than one cluster
     std::vector<Part> crossing_clusters;  // clusters that lie in more than one block
     bool crossing() const { return !crossing_blocks.empty() && !crossing_clusters.empty(); }
   };

@@ -10,7 +10,8 @@ using linalg::Buffer;
 using linalg::Mat;
 using linalg::Op;
 
-Buffer<double> second_moment(const Context& context, const char* name, Mat<const double> M, Op op, Mat<const double> R) {
+Buffer<double> second_moment(const Context& context, const char* name, Mat<const double> M, Op op,
+                             Mat<const double> R) {
   auto& la = context.backend().full();
   const index_t n = op == Op::none ? M.rows : M.cols, m = op == Op::none ? M.cols : M.rows;
   // logarithms: the product itself may be what leaves float64

@@ -37,9 +37,7 @@ linalg::Buffer<double> gram_matrix(const Context& context, linalg::Mat<const T> 
   linalg::Buffer<double> G(la, n, n);
   la.fill(G, 0.0);
   for_each_double_block(context, M, by_columns ? BlockBy::columns : BlockBy::rows,
-                        [&](index_t, linalg::Mat<const double> block) {
-                          la.accumulate_outer(op, 1.0, block, 1.0, G);
-                        });
+                        [&](index_t, linalg::Mat<const double> block) { la.accumulate_outer(op, 1.0, block, 1.0, G); });
   return G;
 }
 

@@ -111,8 +111,8 @@ Penalty graph_laplacian(MatrixView<const double> L, int exponent) {
       size += std::abs(L(i, j));
     }
     if (std::abs(sum) > 1e-8 * size) {
-      throw InvalidArgument("L", "rows of a graph Laplacian sum to zero; row " + std::to_string(i) + " sums to " +
-                                     std::to_string(sum));
+      throw InvalidArgument(
+          "L", "rows of a graph Laplacian sum to zero; row " + std::to_string(i) + " sums to " + std::to_string(sum));
     }
   }
   return p;
@@ -136,12 +136,18 @@ PenaltyBasis::PenaltyBasis(const Context& context, const Penalty& penalty, index
   if (n < 1) throw InvalidArgument("n", "must be at least 1, is " + std::to_string(n));
   lambda_.resize(static_cast<std::size_t>(n));
   switch (penalty.kind) {
-    case Penalty::Kind::fourier: set_modes(Modes::fourier); break;
+    case Penalty::Kind::fourier:
+      set_modes(Modes::fourier);
+      break;
     case Penalty::Kind::difference:
       set_modes(penalty.boundary == Boundary::periodic ? Modes::fourier : Modes::dct);
       break;
-    case Penalty::Kind::grid: set_grid(); break;
-    case Penalty::Kind::matrix: set_matrix(); break;
+    case Penalty::Kind::grid:
+      set_grid();
+      break;
+    case Penalty::Kind::matrix:
+      set_matrix();
+      break;
   }
   if (!std::isfinite(lambda_.back()) || !std::isfinite(lambda_.front())) {
     throw InvalidArgument("penalty", "its eigenvalues overflow float64 at n = " + std::to_string(n));
@@ -151,10 +157,9 @@ PenaltyBasis::PenaltyBasis(const Context& context, const Penalty& penalty, index
 void PenaltyBasis::set_modes(Modes modes) {
   modes_ = modes;
   for (index_t i = 0; i < n_; ++i) {
-    lambda_[static_cast<std::size_t>(i)] =
-        penalty_.kind == Penalty::Kind::fourier
-            ? power(fourier_frequency(i), 2 * penalty_.order)
-            : power(difference_symbol(penalty_.boundary, i, n_), penalty_.order);
+    lambda_[static_cast<std::size_t>(i)] = penalty_.kind == Penalty::Kind::fourier
+                                               ? power(fourier_frequency(i), 2 * penalty_.order)
+                                               : power(difference_symbol(penalty_.boundary, i, n_), penalty_.order);
   }
   blocks_ = equal_runs(lambda_, 0);
 }
@@ -190,13 +195,14 @@ void PenaltyBasis::set_grid() {
   // equal up to rounding counts as equal, so that the order of ties is the same on every machine; relative to the eigenvalue
   // itself, since the small ones are what smooth data cost
   blocks_ = equal_runs(lambda_, 0, penalty_.boundary == Boundary::periodic ? 0 : 1e-12);
-  for (std::size_t b = 0; b + 1 < blocks_.size(); ++b) std::sort(order_.begin() + blocks_[b], order_.begin() + blocks_[b + 1]);
+  for (std::size_t b = 0; b + 1 < blocks_.size(); ++b)
+    std::sort(order_.begin() + blocks_[b], order_.begin() + blocks_[b + 1]);
 }
 
 void PenaltyBasis::set_matrix() {
   if (penalty_.n != n_) {
-    throw InvalidArgument("penalty", "has a matrix of size " + std::to_string(penalty_.n) + ", the layer has n = " +
-                                         std::to_string(n_));
+    throw InvalidArgument(
+        "penalty", "has a matrix of size " + std::to_string(penalty_.n) + ", the layer has n = " + std::to_string(n_));
   }
   if (static_cast<index_t>(penalty_.A.size()) != n_ * n_) {
     throw InvalidArgument("penalty", "A must hold n^2 entries, holds " + std::to_string(penalty_.A.size()));
@@ -233,7 +239,8 @@ void PenaltyBasis::set_matrix() {
 }
 
 bool PenaltyBasis::circulant() const {
-  if (penalty_.kind == Penalty::Kind::grid) return penalty_.boundary == Boundary::periodic && penalty_.shape.size() == 1;
+  if (penalty_.kind == Penalty::Kind::grid)
+    return penalty_.boundary == Boundary::periodic && penalty_.shape.size() == 1;
   return penalty_.kind == Penalty::Kind::fourier ||
          (penalty_.kind == Penalty::Kind::difference && penalty_.boundary == Boundary::periodic);
 }

@@ -60,16 +60,17 @@ void Preactivations::Impl::for_each_block(const std::function<void(Mat<double>)>
   Buffer<double> Y;
   if (W.data()) Y = Buffer<double>(la, n, std::min(step, samples.n_samples));
   const bool writes = W.data() == nullptr;  // then Y is the block itself, for f to change
-  for_each_sample_block<double>(context.backend(), samples, {}, step, writes, [&](Mat<double> X, const std::vector<double>&) {
-    Mat<double> y = X;
-    if (W.data()) {
-      y = Y.mat().columns(0, X.cols);
-      la.multiply(op_w, Op::none, 1.0, W, X, 0.0, y);
-    }
-    if (!bias.empty()) add_to_columns(la, 1.0, bias, y);
-    f(y);
-    context.check_interrupt();
-  });
+  for_each_sample_block<double>(context.backend(), samples, {}, step, writes,
+                                [&](Mat<double> X, const std::vector<double>&) {
+                                  Mat<double> y = X;
+                                  if (W.data()) {
+                                    y = Y.mat().columns(0, X.cols);
+                                    la.multiply(op_w, Op::none, 1.0, W, X, 0.0, y);
+                                  }
+                                  if (!bias.empty()) add_to_columns(la, 1.0, bias, y);
+                                  f(y);
+                                  context.check_interrupt();
+                                });
 }
 
 namespace {

@@ -9,9 +9,12 @@ namespace {
 index_t bytes_of(DType type) {
   switch (type) {
     case DType::float16:
-    case DType::bfloat16: return 2;
-    case DType::float32: return 4;
-    case DType::float64: return 8;
+    case DType::bfloat16:
+      return 2;
+    case DType::float32:
+      return 4;
+    case DType::float64:
+      return 8;
   }
   return 0;
 }
@@ -24,8 +27,8 @@ const void* sample_at(const SampleView& x, index_t i) {
 
 void check_samples(const char* name, const SampleView& x, index_t n) {
   if (x.n_features != n) {
-    throw InvalidArgument(name, "must have shape (n_samples, " + std::to_string(n) + "), has " +
-                                    shape_text(x.n_samples, x.n_features));
+    throw InvalidArgument(
+        name, "must have shape (n_samples, " + std::to_string(n) + "), has " + shape_text(x.n_samples, x.n_features));
   }
   if (x.n_samples < 0 || (x.n_samples > 0 && (x.data == nullptr || x.ld < n))) {
     throw InvalidArgument(name, "is not a readable (n_samples, n_features) array");
@@ -42,8 +45,8 @@ SampleWeights check_weights(const double* weights, index_t n_samples) {
   for (index_t i = 0; i < n_samples; ++i) {
     const double w = weights[i];
     if (!std::isfinite(w) || w < 0) {
-      throw InvalidArgument("weights", "must be finite and >= 0, is " + std::to_string(w) + " at index " +
-                                           std::to_string(i));
+      throw InvalidArgument("weights",
+                            "must be finite and >= 0, is " + std::to_string(w) + " at index " + std::to_string(i));
     }
     out.sum += w;
     out.largest = std::max(out.largest, w);

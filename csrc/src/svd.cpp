@@ -430,9 +430,9 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
   return out;
 }
 
-#define BROCKETT_INSTANTIATE(T)                                                                                       \
-  template Svd<T> svd(const Context&, MatrixView<const T>, const SvdParams&);                                         \
-  template SingularValues singular_values(const Context&, MatrixView<const T>, const SingularValuesParams&);          \
+#define BROCKETT_INSTANTIATE(T)                                                                              \
+  template Svd<T> svd(const Context&, MatrixView<const T>, const SvdParams&);                                \
+  template SingularValues singular_values(const Context&, MatrixView<const T>, const SingularValuesParams&); \
   template WhitenedSvd<T> whitened_svd(const Context&, MatrixView<const T>, MatrixView<const double>, index_t);
 BROCKETT_INSTANTIATE(float)
 BROCKETT_INSTANTIATE(double)

@@ -76,7 +76,7 @@ Preactivations preactivations(const Context& context, const Source& s, MatrixVie
 }
 
 DescrambleParams descramble_params(const Dict& penalty, const std::string& group, const std::string& gauge,
-                                   index_t rank, std::uint64_t seed, int starts, int max_sweeps) {
+                                   index_t rank, std::uint64_t seed, int starts, int max_sweeps, bool verify) {
   DescrambleParams p;
   using Group = DescrambleParams::Group;
   using Gauge = DescrambleParams::Gauge;
@@ -103,6 +103,7 @@ DescrambleParams descramble_params(const Dict& penalty, const std::string& group
   p.seed = seed;
   p.starts = starts;
   p.max_sweeps = max_sweeps;
+  p.verify = verify;
   return p;
 }
 
@@ -145,8 +146,8 @@ Dict descramble_as(const py::object& W, const Dict& source, DescrambleParams par
 
 Dict descramble_any(const py::object& W, const Dict& source, const Dict& penalty, const std::string& group,
                     const std::string& gauge, const py::object& P0, index_t rank, std::uint64_t seed, int starts,
-                    int max_sweeps, const std::string& dtype) {
-  DescrambleParams params = descramble_params(penalty, group, gauge, rank, seed, starts, max_sweeps);
+                    int max_sweeps, const std::string& dtype, bool verify) {
+  DescrambleParams params = descramble_params(penalty, group, gauge, rank, seed, starts, max_sweeps, verify);
   if (dtype == "float32") return descramble_as<float>(W, source, std::move(params), P0);
   if (dtype == "float64") return descramble_as<double>(W, source, std::move(params), P0);
   throw InvalidArgument("dtype", "expected 'float32' or 'float64', got " + dtype);
@@ -196,7 +197,8 @@ Dict cost(const py::array& P, const py::array& C, const Dict& penalty) {
 void bind_descramble(py::module_& m) {
   m.def("descramble", &descramble_any, py::arg("W"), py::arg("source"), py::arg("penalty"), py::arg("group"),
         py::arg("gauge"), py::arg("P0"), py::arg("rank"), py::arg("seed"), py::arg("starts"), py::arg("max_sweeps"),
-        py::arg("dtype"), "P, weights, costs and spectra; source and penalty are descriptions, W may be None.");
+        py::arg("dtype"), py::arg("verify") = true,
+        "P, weights, costs and spectra; source and penalty are descriptions, W may be None.");
   m.def("diagonalize", &diagonalize_any, py::arg("W"), py::arg("criterion"), py::arg("group"),
         py::arg("max_iterations"), py::arg("tol"), "P, weights, value, bound, iterations and converged.");
   m.def("brockett_cost", &cost, py::arg("P"), py::arg("C"), py::arg("penalty"), "value and gradient.");

@@ -21,8 +21,6 @@ void translate(std::exception_ptr p) {
   if (!p) return;
   try {
     std::rethrow_exception(p);
-  } catch (const NonFiniteInBatch& e) {
-    raise("NonFinite", e.argument, py::make_tuple(e.batch, e.row, e.column));
   } catch (const NonFinite& e) {
     raise("NonFinite", e.argument(), py::make_tuple(e.row(), e.column()));
   } catch (const InvalidArgument& e) {

@@ -77,11 +77,7 @@ Dicts over_batch(const py::array& A, F&& f) {
     // Workers may not run the interrupt check, which wants the calling thread.
     const Context quiet;
     parallel_for(interruptible(), count, [&](index_t k) {
-      try {
-        results[static_cast<std::size_t>(k)] = f(quiet, views[static_cast<std::size_t>(k)]);
-      } catch (const NonFinite& e) {
-        throw NonFiniteInBatch{e.argument(), k, e.row(), e.column()};
-      }
+      results[static_cast<std::size_t>(k)] = f(quiet, views[static_cast<std::size_t>(k)]);
     });
   });
   Dicts out;

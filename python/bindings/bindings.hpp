@@ -4,20 +4,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/typing.h>
 
-#include <cstdint>
-#include <string>
-
 #include "brockett/penalty.hpp"
 
 namespace brockett::python {
-
-/// NonFinite in one matrix of a batch.
-struct NonFiniteInBatch {
-  std::string argument;
-  std::int64_t batch;
-  std::int64_t row;
-  std::int64_t column;
-};
 
 void bind_errors(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);

@@ -531,7 +531,7 @@ def user_errors(*operands: Operand | None, rename: Mapping[str, str] | None = No
 def _user_index(index: tuple[int, ...], operand: Operand) -> tuple[int, ...]:
     inner = tuple(operand.array.shape)
     if len(index) == 2 and len(inner) == 3:
-        # An engine that takes a batch matrix by matrix names the place in the first one that is not finite.
+        # Engines take a batch matrix by matrix, and name the place in the first one that is not finite.
         i, j = index
         index = (next(k for k in range(inner[0]) if not math.isfinite(operand.array[k, i, j])), i, j)
     if inner == operand.shape or len(index) != len(inner):

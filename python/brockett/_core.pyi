@@ -66,7 +66,7 @@ def brockett_cost(P: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], C: nump
     """
     value and gradient.
     """
-def descramble(W: typing.Any, source: dict[str, typing.Any], penalty: dict[str, typing.Any], group: str, gauge: str, P0: typing.Any, rank: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, starts: typing.SupportsInt | typing.SupportsIndex, max_sweeps: typing.SupportsInt | typing.SupportsIndex, dtype: str) -> dict[str, typing.Any]:
+def descramble(W: typing.Any, source: dict[str, typing.Any], penalty: dict[str, typing.Any], group: str, gauge: str, P0: typing.Any, rank: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, starts: typing.SupportsInt | typing.SupportsIndex, max_sweeps: typing.SupportsInt | typing.SupportsIndex, dtype: str, verify: bool = True) -> dict[str, typing.Any]:
     """
     P, weights, costs and spectra; source and penalty are descriptions, W may be None.
     """

@@ -40,11 +40,12 @@ class Descrambling:
     permutation : array of int64 (n,) or None
         group="permutation": row i of P W is row permutation[i] of W.
     cost : float
-        η(P) = ‖D P Y‖²/N, evaluated in float64 from the P above after its cast, never copied from the optimum.
+        η(P) = ‖D P Y‖²/N, evaluated in float64 from the P above after its cast, never copied from the optimum. NaN with
+        verify=False.
     optimum : float or None
         Σ λᵢ σᵢ², the exact minimum over orthogonal P. None for permutations.
     identity_cost : float
-        η(I): of the layer as it is.
+        η(I): of the layer as it is. NaN with verify=False.
     bound : float
         A lower bound of the cost in the group: the optimum, or the projection bound for permutations.
     rank : int
@@ -203,6 +204,7 @@ def descramble(
     seed: int = 0,
     starts: int = 8,
     max_sweeps: int = 1000,
+    verify: bool = True,
 ) -> Descrambling:
     """The orthogonal P that makes the outputs P W x of a layer smoothest, in closed form.
 
@@ -247,6 +249,9 @@ def descramble(
         Number of these.
     max_sweeps : int, default 1000
         Cap on the sweeps of each local search.
+    verify : bool, default True
+        Evaluate the cost of the P returned, that of the identity, and the sampling errors. Turn it off to save 2 n³
+        flops, or with samples the second reading of them; costs are NaN and errors None then.
 
     Returns
     -------
@@ -326,6 +331,7 @@ def descramble(
             _options.count("starts", starts),
             _options.count("max_sweeps", max_sweeps),
             dtype,
+            _options.flag("verify", verify),
         )
     used |= {
         "engine": engine.name,

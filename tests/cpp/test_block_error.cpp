@@ -12,8 +12,6 @@ template <class E>
 class BlockErrorTest : public DescrambleFixture<E> {};
 TYPED_TEST_SUITE(BlockErrorTest, Engines, EngineNames);
 
-// --- error bars -------------------------------------------------------------------------------------------------------------
-
 /// sqrt(min(d, (1/N) sum_{i in b, j not in b} m_ij / (s_i - s_j)^2))
 std::vector<Real> error_bars(const Problem& p, index_t N, const RealMatrix& m) {
   std::vector<Real> out;

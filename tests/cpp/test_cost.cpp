@@ -13,8 +13,6 @@ template <class E>
 class CostTest : public DescrambleFixture<E> {};
 TYPED_TEST_SUITE(CostTest, Backends, BackendNames);
 
-// --- brockett_cost ----------------------------------------------------------------------------------------------------------
-
 TYPED_TEST(CostTest, brockett_cost_by_hand) {
   // A = [[1, -1], [-1, 1]] / 2, P = I, C = diag(1, 4): tr(A C) = 5/2, gradient 2 A C = [[1, -4], [-1, 4]]
   const auto P = this->to_device(HostMatrix<double>::identity(2)),

@@ -12,8 +12,6 @@ template <class E>
 class GaugeTest : public DescrambleFixture<E> {};
 TYPED_TEST_SUITE(GaugeTest, Engines, EngineNames);
 
-// --- gauge ------------------------------------------------------------------------------------------------------------------
-
 /// Spectra whose clusters lie within blocks of {0}, {1, 2}, {3, 4}, {5, 6}, {7}, or contain them.
 std::vector<std::vector<Real>> spectra8() {
   return {{9, 8, 7, 6, 5, 4, 3, 2},  // nothing equal

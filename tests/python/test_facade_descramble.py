@@ -537,6 +537,20 @@ def test_torch_results_are_kept_as_numpy(layer: Layer, tmp_path: Path) -> None:
     assert np.array_equal(again.P, d.P.numpy())
 
 
+def test_unverified_is_the_same_p_without_the_evaluations(engine: str, layer: Layer) -> None:
+    R = layer.X.T @ layer.X
+    for keywords in ({"inputs": layer.X}, {"autocorrelation": R, "n_samples": 9}, {"group": "permutation"}):
+        full = bk.descramble(layer.W, **keywords)
+        fast = bk.descramble(layer.W, **keywords, verify=False)
+        assert np.array_equal(full.P, fast.P)
+        assert np.array_equal(full.weights, fast.weights)
+        assert (full.optimum, full.bound, full.rank) == (fast.optimum, fast.bound, fast.rank)
+        assert full.cost > 0
+        assert np.isnan(fast.cost)
+        assert np.isnan(fast.identity_cost)
+        assert fast.block_error is None
+
+
 def test_plot(layer: Layer, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     import sys

@@ -42,10 +42,11 @@ struct AutocorrelationParams {
 struct AutocorrelationState {
   AutocorrelationParams params;
   index_t n_features = 0;
-  index_t n_samples = 0;          ///< samples with a weight above zero
-  double weight = 0;              ///< sum of the weights
-  std::vector<double> mean;       ///< n_features
-  std::vector<double> moment;     ///< n_features^2, row-major, symmetric: the weighted sum (gram) or its square root L (qr)
+  index_t n_samples = 0;  ///< samples with a weight above zero
+  double weight = 0;  ///< sum of the weights
+  std::vector<double> mean;  ///< n_features
+  std::vector<double>
+      moment;  ///< n_features^2, row-major, symmetric: the weighted sum (gram) or its square root L (qr)
 };
 
 /// A streaming accumulator of R = sum_i w_i x_i x_i^T / sum_i w_i; memory O(n_features^2) however many samples pass.

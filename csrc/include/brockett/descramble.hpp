@@ -74,23 +74,24 @@ struct DescrambleParams {
   std::uint64_t seed = 0;
   int starts = 8;
   int max_sweeps = 1000;
-  /// Evaluate `cost` from the P returned, `identity_cost` and the block errors; off for timing the closed form alone.
+  /// Evaluate `cost` from the P returned, `identity_cost` and the block errors. Off saves 2 n^3 flops, or the
+  /// second reading of the samples; the costs are NaN then.
   bool verify = true;
 };
 
 /// Costs are per sample, float64.
 template <class T>
 struct Descrambling {
-  Array<T> P;        ///< (n, n), row-major
+  Array<T> P;  ///< (n, n), row-major
   Array<T> weights;  ///< P W (n, m), row-major; empty without W
   std::vector<index_t> permutation;  ///< group permutation: row i of P W is row permutation[i] of W; else empty
-  double cost = 0;           ///< eta(P), evaluated from the P above as cast to T
-  double optimum = 0;        ///< sum_i lambda_i sigma_i^2, the exact minimum over O(n); NaN for permutations
+  double cost = 0;  ///< eta(P), evaluated from the P above as cast to T
+  double optimum = 0;  ///< sum_i lambda_i sigma_i^2, the exact minimum over O(n); NaN for permutations
   double identity_cost = 0;  ///< eta(I)
-  double bound = 0;          ///< lower bound on the cost in the group: the optimum, or the projection bound
+  double bound = 0;  ///< lower bound on the cost in the group: the optimum, or the projection bound
   /// Numerical rank of C: sigma_i^2 > n eps sigma_1^2, or sigma_i > n eps sigma_1 from an accumulated square root (qr).
   index_t rank = 0;
-  std::vector<double> sigma; ///< n standard deviations sigma_i, descending (square roots of the eigenvalues of C)
+  std::vector<double> sigma;  ///< n standard deviations sigma_i, descending (square roots of the eigenvalues of C)
   /// Smallest singular value of the overlap between the returned gauge's blocks and the reference; 1 is ideal, 0 means
   /// that the choice of P among its equals is arbitrary. NaN for permutations and the canonical gauge.
   double gauge_conditioning = 0;
@@ -120,7 +121,7 @@ struct DiagonalizeParams {
 
 template <class T>
 struct Diagonalization {
-  Array<T> P;        ///< (n, n), row-major
+  Array<T> P;  ///< (n, n), row-major
   Array<T> weights;  ///< P W (n, m), row-major
   double value = 0;  ///< the criterion, evaluated from the P above as cast to T
   double bound = 0;  ///< sum: the nuclear norm over min(n, m) columns (the optimum in O(n)); square: ||W||_F^2
@@ -133,7 +134,7 @@ template <class T>
 Diagonalization<T> diagonalize(const Context& context, MatrixView<const T> W, const DiagonalizeParams& params = {});
 
 struct BrockettCost {
-  double value = 0;        ///< tr(A P C P^T)
+  double value = 0;  ///< tr(A P C P^T)
   Array<double> gradient;  ///< 2 A P C, (n, n), row-major: the Euclidean gradient in P
 };
 
@@ -141,16 +142,16 @@ struct BrockettCost {
 BROCKETT_EXPORT BrockettCost brockett_cost(const Context& context, MatrixView<const double> P,
                                            MatrixView<const double> C, const Penalty& penalty = {});
 
-#define BROCKETT_DESCRAMBLE_TEMPLATES(linkage, T)                                                                    \
-  linkage Preactivations Preactivations::from_inputs(const Context&, MatrixView<const T>, const SampleView&,         \
-                                                     const double*, bool);                                           \
-  linkage Preactivations Preactivations::from_autocorrelation(const Context&, MatrixView<const T>,                   \
-                                                              const Autocorrelation&, const double*, bool);          \
-  linkage Preactivations Preactivations::from_matrix(const Context&, MatrixView<const T>, MatrixView<const double>,  \
-                                                     index_t);                                                       \
-  linkage Preactivations Preactivations::isotropic(const Context&, MatrixView<const T>, const double*);              \
-  linkage Descrambling<T> descramble(const Context&, const Preactivations&, MatrixView<const T>,                     \
-                                     const DescrambleParams&);                                                       \
+#define BROCKETT_DESCRAMBLE_TEMPLATES(linkage, T)                                                                   \
+  linkage Preactivations Preactivations::from_inputs(const Context&, MatrixView<const T>, const SampleView&,        \
+                                                     const double*, bool);                                          \
+  linkage Preactivations Preactivations::from_autocorrelation(const Context&, MatrixView<const T>,                  \
+                                                              const Autocorrelation&, const double*, bool);         \
+  linkage Preactivations Preactivations::from_matrix(const Context&, MatrixView<const T>, MatrixView<const double>, \
+                                                     index_t);                                                      \
+  linkage Preactivations Preactivations::isotropic(const Context&, MatrixView<const T>, const double*);             \
+  linkage Descrambling<T> descramble(const Context&, const Preactivations&, MatrixView<const T>,                    \
+                                     const DescrambleParams&);                                                      \
   linkage Diagonalization<T> diagonalize(const Context&, MatrixView<const T>, const DiagonalizeParams&);
 BROCKETT_DESCRAMBLE_TEMPLATES(extern template BROCKETT_EXPORT, float)
 BROCKETT_DESCRAMBLE_TEMPLATES(extern template BROCKETT_EXPORT, double)

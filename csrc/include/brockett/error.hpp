@@ -32,8 +32,8 @@ class BROCKETT_EXPORT InvalidArgument : public Error {
 class BROCKETT_EXPORT NonFinite : public InvalidArgument {
  public:
   NonFinite(std::string argument, std::int64_t row, std::int64_t column)
-      : InvalidArgument(std::move(argument), "NaN or Inf at index (" + std::to_string(row) + ", " +
-                                                 std::to_string(column) + ")"),
+      : InvalidArgument(std::move(argument),
+                        "NaN or Inf at index (" + std::to_string(row) + ", " + std::to_string(column) + ")"),
         row_(row),
         column_(column) {}
   ~NonFinite() override;

@@ -18,10 +18,10 @@ struct Penalty {
   /// fourier, grid: multiplier |k|^order. difference: number of differences taken (an integer).
   double order = 2;
   Boundary boundary = Boundary::periodic;  ///< difference and grid
-  std::vector<index_t> shape;              ///< grid: the shape that the n = prod(shape) neurons are laid out in, row-major
-  std::vector<double> A;                   ///< matrix: n^2 entries, symmetric
-  index_t n = 0;                           ///< matrix: its size; others serve any n
-  int power = 1;                           ///< matrix: the penalty is A^power
+  std::vector<index_t> shape;  ///< grid: the shape that the n = prod(shape) neurons are laid out in, row-major
+  std::vector<double> A;  ///< matrix: n^2 entries, symmetric
+  index_t n = 0;  ///< matrix: its size; others serve any n
+  int power = 1;  ///< matrix: the penalty is A^power
 };
 
 /// Spectral derivative of any order >= 0 on n periodic points: D = T diag(|k|^order) T^T, T the real Fourier modes with

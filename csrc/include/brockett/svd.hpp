@@ -15,12 +15,12 @@ struct SvdParams {
   /// `quick`: randomized subspace iteration, re-orthonormalized in every step; its error is whatever `residual` says.
   /// `automatic` takes gram where its result meets `tol` and costs less, exact otherwise; never quick.
   enum class Method { automatic, exact, gram, quick } method = Method::automatic;
-  index_t rank = 0;             ///< number of triplets kept; 0 keeps min(m, n)
-  double tol = 1e-6;            ///< largest ||A^T u - s v|| or ||A v - s u|| over s_1 that `automatic` accepts
-  double frobenius_tol = 0;     ///< > 0: the smallest rank whose tail ||A - A_r||_F is at most this times ||A||_F
-  std::uint64_t seed = 0;       ///< quick: seed of the start block
-  index_t oversampling = 10;    ///< quick: extra columns of the start block
-  int iterations = 4;           ///< quick: subspace iterations, two products with A each
+  index_t rank = 0;  ///< number of triplets kept; 0 keeps min(m, n)
+  double tol = 1e-6;  ///< largest ||A^T u - s v|| or ||A v - s u|| over s_1 that `automatic` accepts
+  double frobenius_tol = 0;  ///< > 0: the smallest rank whose tail ||A - A_r||_F is at most this times ||A||_F
+  std::uint64_t seed = 0;  ///< quick: seed of the start block
+  index_t oversampling = 10;  ///< quick: extra columns of the start block
+  int iterations = 4;  ///< quick: subspace iterations, two products with A each
   /// Whose largest entry is made positive, vector by vector: U's columns or Vt's rows.
   enum class Signs { left, right } signs = Signs::right;
 };
@@ -64,10 +64,10 @@ SingularValues singular_values(const Context& context, MatrixView<const T> A, co
 /// Best approximation of W in the norm ||W||_R^2 = tr(W R W^T) (the mean squared change of the outputs W x).
 template <class T>
 struct WhitenedSvd {
-  Array<T> U;             ///< (n, r), orthonormal: left singular vectors of W R^(1/2)
+  Array<T> U;  ///< (n, r), orthonormal: left singular vectors of W R^(1/2)
   std::vector<double> s;  ///< all min(n, m) singular values of W R^(1/2)
-  Array<T> projected;     ///< (r, m) = U^T W; U projected is the approximation
-  double error = 0;       ///< ||W - U U^T W||_R, sqrt of the sum of s_i^2 beyond r
+  Array<T> projected;  ///< (r, m) = U^T W; U projected is the approximation
+  double error = 0;  ///< ||W - U U^T W||_R, sqrt of the sum of s_i^2 beyond r
 };
 
 /// W (n, m), R (m, m) symmetric positive semidefinite, singular allowed; rank 0 keeps min(n, m).

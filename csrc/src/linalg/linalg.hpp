@@ -48,12 +48,12 @@ class LinAlg {
   virtual ~LinAlg() = default;
 
   // --- memory -------------------------------------------------------------------------------------------------------
-  virtual void* allocate(std::size_t bytes) = 0;              // OutOfMemory names the size; 0 bytes give null
+  virtual void* allocate(std::size_t bytes) = 0;  // OutOfMemory names the size; 0 bytes give null
   virtual void deallocate(void* p) noexcept = 0;
-  virtual void upload(const T* host, Mat<T> A) = 0;           // A <- host, packed column-major
-  virtual void download(Mat<const T> A, T* host) = 0;         // host (packed column-major) <- A
-  virtual void copy(Mat<const T> A, Mat<T> B) = 0;            // B <- A
-  virtual void transpose(Mat<const T> A, Mat<T> B) = 0;       // B <- A^T
+  virtual void upload(const T* host, Mat<T> A) = 0;  // A <- host, packed column-major
+  virtual void download(Mat<const T> A, T* host) = 0;  // host (packed column-major) <- A
+  virtual void copy(Mat<const T> A, Mat<T> B) = 0;  // B <- A
+  virtual void transpose(Mat<const T> A, Mat<T> B) = 0;  // B <- A^T
   // A <- elements of another type (rows x cols column-major, ld `source_ld`), widened or rounded to nearest
   virtual void convert_from(DType type, const void* source, index_t source_ld, Mat<T> A) = 0;
   // elements of another type (column-major, ld `target_ld`) <- A, rounded to nearest; float32 or float64
@@ -62,18 +62,18 @@ class LinAlg {
   virtual index_t first_nonfinite(DType type, const void* A, index_t rows, index_t cols, index_t ld) = 0;
 
   // --- elementwise --------------------------------------------------------------------------------------------------
-  virtual void fill(Mat<T> A, T value) = 0;                   // A_ij <- value
-  virtual void set_identity(Mat<T> A) = 0;                    // A_ij <- [i == j]
+  virtual void fill(Mat<T> A, T value) = 0;  // A_ij <- value
+  virtual void set_identity(Mat<T> A) = 0;  // A_ij <- [i == j]
   // A_ij <- standard normal number i + j rows of the Philox4x32-10 stream `seed` (philox.hpp)
   virtual void normals(Mat<T> A, std::uint64_t seed) = 0;
-  virtual void scale(T alpha, Mat<T> A) = 0;                  // A <- alpha A
-  virtual void add(T alpha, Mat<const T> X, Mat<T> Y) = 0;    // Y <- Y + alpha X
+  virtual void scale(T alpha, Mat<T> A) = 0;  // A <- alpha A
+  virtual void add(T alpha, Mat<const T> X, Mat<T> Y) = 0;  // Y <- Y + alpha X
   virtual void scale_columns(Mat<T> A, const T* host_d) = 0;  // A <- A diag(d)
-  virtual void scale_rows(Mat<T> A, const T* host_d) = 0;     // A <- diag(d) A
-  virtual void square(Mat<T> A) = 0;                          // A_ij <- A_ij^2
-  virtual double max_abs(Mat<const T> A) = 0;                 // max_ij |A_ij|, 0 if empty; NaN is not looked for
-  virtual double norm(Mat<const T> A) = 0;                    // ||A||_F, without overflow or harmful underflow
-  virtual double dot(Mat<const T> A, Mat<const T> B) = 0;     // sum_ij A_ij B_ij, float64 sum
+  virtual void scale_rows(Mat<T> A, const T* host_d) = 0;  // A <- diag(d) A
+  virtual void square(Mat<T> A) = 0;  // A_ij <- A_ij^2
+  virtual double max_abs(Mat<const T> A) = 0;  // max_ij |A_ij|, 0 if empty; NaN is not looked for
+  virtual double norm(Mat<const T> A) = 0;  // ||A||_F, without overflow or harmful underflow
+  virtual double dot(Mat<const T> A, Mat<const T> B) = 0;  // sum_ij A_ij B_ij, float64 sum
   // out_j <- sum_i A_ij B_ij, float64 sums; A and B may be the same
   virtual void column_dots(Mat<const T> A, Mat<const T> B, double* host_out) = 0;
   // host row index of the entry of largest magnitude of each column (the first of equals), and its value
@@ -87,7 +87,7 @@ class LinAlg {
                                 index_t stride_b, T beta, Mat<T> C, index_t stride_c, index_t batch) = 0;
   // lower triangle of C <- alpha op(A) op(A)^T + beta C; the strict upper triangle is left alone
   virtual void accumulate_outer(Op op, T alpha, Mat<const T> A, T beta, Mat<T> C) = 0;
-  virtual void mirror_lower(Mat<T> C) = 0;                    // strict upper triangle <- transpose of the lower
+  virtual void mirror_lower(Mat<T> C) = 0;  // strict upper triangle <- transpose of the lower
   // A (B x n) <- A T^T (none) or A T (transpose), T the n x n matrix of modes in columns; by FFT, O(B n log n).
   // A row of A, a_b, becomes T a_b or T^T a_b.
   virtual void apply_modes(Modes modes, Op op, Mat<T> A) = 0;
@@ -95,13 +95,13 @@ class LinAlg {
   // --- factorizations; the input is destroyed where it is not the output ------------------------------------------------
   // lower triangle of A (n x m, m >= n) <- L of A = L Q, strict upper triangle of the leading n x n block <- 0
   virtual void lq_factor(Mat<T> A) = 0;
-  virtual void qr_factor(Mat<T> A) = 0;                       // A (m x n, m >= n): R in its upper triangle, 0 below it
-  virtual void orthonormalize(Mat<T> A) = 0;                  // A (m x n, m >= n) <- Q of A = Q R; rank deficiency is filled up
+  virtual void qr_factor(Mat<T> A) = 0;  // A (m x n, m >= n): R in its upper triangle, 0 below it
+  virtual void orthonormalize(Mat<T> A) = 0;  // A (m x n, m >= n) <- Q of A = Q R; rank deficiency is filled up
   // A <- Cholesky factor L (lower; strict upper <- 0). 0, or the order of the first minor that is not positive
   virtual index_t cholesky(Mat<T> A) = 0;
   // B <- op(L)^-1 B (left) or B op(L)^-1 (right), L lower triangular
   virtual void triangular_solve(Side side, Op op, Mat<const T> L, Mat<T> B) = 0;
-  virtual int determinant_sign(Mat<T> A) = 0;                 // sign of det A by LU: -1, 0, 1; A destroyed
+  virtual int determinant_sign(Mat<T> A) = 0;  // sign of det A by LU: -1, 0, 1; A destroyed
   // lower triangle of A -> eigenvalues ascending (host); with vectors A <- V in columns, else A is destroyed
   virtual void eigen_symmetric(Mat<T> A, T* host_values, bool vectors) = 0;
   // the `count` largest eigenvalues, descending (host), and their vectors V (n x count) in columns; A destroyed

@@ -1,9 +1,9 @@
-"""The permutation descrambler: the order of n neurons that makes their outputs smoothest, and how good it can be at best.
+"""The permutation descrambler: the order of n neurons that makes their outputs smoothest, and a bound on how smooth.
 
-η(p) = Σ_ij A_ij C_{p_i p_j} = tr(A P C Pᵀ), row i of P being e_{p_i}: a quadratic assignment problem, so a good order and
-a lower bound, not the optimum. The same search as the compiled core's (csrc/src/permutation.cpp, where the constants are
-explained): same random numbers, same moves in the same order, same rules for ties, so the same answer up to ties in
-rounding. NumPy on the host, whatever the arrays came from: the search branches on single numbers throughout.
+η(p) = Σ_ij A_ij C_{p_i p_j} = tr(A P C Pᵀ), row i of P being e_{p_i}: a quadratic assignment problem, so a good order
+and a lower bound, not the optimum. The same search as the compiled core's (csrc/src/permutation.cpp, where the
+constants are explained): same random numbers, same moves in the same order, same rules for ties, so the same answer up
+to ties in rounding. NumPy on the host, whatever the arrays came from: the search branches on single numbers throughout.
 
 References
 ----------
@@ -11,28 +11,26 @@ J. T. Vogelstein et al., "Fast approximate quadratic programming for graph match
 J. E. Atkins, E. G. Boman, B. Hendrickson, "A spectral algorithm for seriation", SIAM J. Comput. 28 (1998) 297.
 S. W. Hadley, F. Rendl, H. Wolkowicz, "A new lower bound via projection for the quadratic assignment problem", Math.
 Oper. Res. 17 (1992) 727.
-R. Jonker, A. Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment problems", Computing
-38 (1987) 325.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._errors import InvalidArgument, NonFinite
 from . import philox
+from .assignment import solve_assignment
+from .local_search import LocalSearch
 
 Host = npt.NDArray[np.float64]
 Order = npt.NDArray[np.int64]
 
-PRODUCT_WORK, FEWEST_PRODUCTS = 2**37, 14
 ALL_STARTS, SOME_STARTS = 256, 1024
 DESCENT_STEPS, DESCENT_GAIN = 40, 1e-5
 SHIFTS = (0.7, 1.0)
@@ -83,8 +81,8 @@ def search_permutation(
     A, C : ndarray of float64 (n, n)
         Symmetric, n >= 1.
     circulant : bool, default False
-        A_ij depends on (j - i) mod n alone: the cost does not change under rotations and reflections of the order, which
-        is returned in the gauge p_0 = 0, p_1 < p_{n-1}.
+        A_ij depends on (j - i) mod n alone: the cost does not change under rotations and reflections of the order,
+        which is returned in the gauge p_0 = 0, p_1 < p_{n-1}.
     seed : int, default 0
         Of the randomized starts; start k reads the uniform numbers k n² … (k + 1) n² - 1 of this Philox stream.
     starts : int, default 8
@@ -110,13 +108,14 @@ def search_permutation(
     Notes
     -----
     The best of several starts: the identity; for circulant A the angles of the neurons in the plane of the two leading
-    eigenvectors of the centred C, else the reversed order and the matches of the three best alignments of the two
-    smoothest eigenvectors of A with these; and `starts` Frank-Wolfe descents with exact line search from random doubly
-    stochastic matrices, over tr((A - aI) P C Pᵀ). Each is polished by exchanges, insertions and segment reversals until
-    none of them helps.
+    eigenvectors of the centred C, and the order along the smoothest eigenvector of their neighbourhood graph, folded
+    around the ring; for other A the reversed order, and the three best alignments of the two smoothest eigenvectors of
+    A with those of that graph; and `starts` Frank-Wolfe descents with exact line search from random doubly stochastic
+    matrices, over tr((A - aI) P C Pᵀ). Each is polished by exchanges, insertions and segment reversals until none of
+    them helps.
 
-    The aI, a constant on permutations, matters: with A positive semidefinite the relaxation is convex with its minimum at
-    the barycentre, which knows no order; a near tr A / n leaves saddles whose descent ends at good vertices.
+    The aI, a constant on permutations, matters: with A positive semidefinite the relaxation is convex with its minimum
+    at the barycentre, which knows no order; a near tr A / n leaves saddles whose descent ends at good vertices.
 
     Per start about 40 assignment problems and 100 matrix products of n. Above n = 256 fewer starts are made.
     """
@@ -132,7 +131,7 @@ def search_permutation(
         C = C - (mean[:, None] + mean[None, :] - mean.mean())
     eigenvalues = None if penalty_eigenvalues is None else np.ldexp(np.asarray(penalty_eigenvalues, float), -a_exponent)
 
-    search = _LocalSearch(A, C, circulant)
+    search = LocalSearch(A, C, circulant)
     if n <= exhaustive_up_to:
         order, used = _try_all(A, C, circulant, search.rounding), 0
     else:
@@ -150,8 +149,8 @@ def search_permutation(
 def projection_bound(A: Host, C: Host, penalty_eigenvalues: npt.ArrayLike | None = None) -> float:
     """A lower bound on η over all permutations, from their being orthogonal with row and column sums 1.
 
-    ⟨λ(VᵀAV) ascending, λ(VᵀCV) descending⟩ + (2/n) ⟨r(A) ascending, r(C) descending⟩ - s(A) s(C) / n², with V (n, n-1) an
-    orthonormal basis of the complement of 1, r the row sums and s their total. Two eigenvalue problems of n - 1.
+    ⟨λ(VᵀAV) ascending, λ(VᵀCV) descending⟩ + (2/n) ⟨r(A) ascending, r(C) descending⟩ - s(A) s(C) / n², with V (n, n-1)
+    an orthonormal basis of the complement of 1, r the row sums and s their total. Two eigenvalue problems of n - 1.
 
     Parameters
     ----------
@@ -186,7 +185,7 @@ def fix_dihedral_gauge(order: Order) -> Order:
 
 
 def _best_of_starts(
-    search: _LocalSearch, seed: int, starts: int, max_sweeps: int, eigenvalues: Host | None
+    search: LocalSearch, seed: int, starts: int, max_sweeps: int, eigenvalues: Host | None
 ) -> tuple[Order, int]:
     A, C, n = search.A, search.C, search.A.shape[0]
     identity = np.arange(n)
@@ -208,7 +207,7 @@ def _best_of_starts(
     return best, used
 
 
-def _descents(search: _LocalSearch, seed: int, starts: int, eigenvalues: Host | None) -> Any:
+def _descents(search: LocalSearch, seed: int, starts: int, eigenvalues: Host | None) -> Iterator[Order]:
     A, C, n = search.A, search.C, search.A.shape[0]
     if n > SOME_STARTS:
         starts = 0
@@ -271,8 +270,8 @@ def _circular_seriation(C: Host) -> Order:
 def _neighbour_plane(C: Host) -> Host:
     """The two smoothest eigenvectors of the graph whose weights fall with the distance of two neurons' outputs.
 
-    w_ij = exp(-3 d_ij² / mean d²), d_ij² = C_ii + C_jj - 2 C_ij. The first is monotone along a curve of neurons, where the
-    leading eigenvectors of C bend back at the ends.
+    w_ij = exp(-3 d_ij² / mean d²), d_ij² = C_ii + C_jj - 2 C_ij. The first is monotone along a curve of neurons, where
+    the leading eigenvectors of C bend back at the ends.
     """
     c = np.diag(C)
     d = np.maximum(0.0, c[:, None] + c[None, :] - 2 * C)
@@ -301,7 +300,7 @@ def _spectral_matches(A: Host, C: Host, rounding: float) -> list[Order]:
         order[along] = _sorted_by(sign * neurons[:, 0])
         orders.append(order)
     if n <= SOME_STARTS:
-        # places that are each other's mirror image tie; noise far below the distances of others decides, not the last bit
+        # places that mirror each other tie: noise far below the distances of others decides, not the last bit
         noise = 1e-7 / n * philox.uniform(0, 0, n * n).reshape(n, n)
         for axes in ((0, 1), (1, 0)):
             for sy, sx in itertools.product((1.0, -1.0), (1.0, -1.0)):
@@ -328,9 +327,9 @@ def _sorted_by(keys: Host) -> Order:
 def _leading_plane(C: Host) -> Host:
     """Two orthonormal vectors (n, 2) of the leading eigenspaces of C on the complement of 1.
 
-    Where eigenvalues coincide the basis of a LAPACK is anybody's; this one is made of the projections of unit vectors e_j
-    onto the space, the longest first, so it depends on the space alone. A space that reaches beyond LEADING is nobody's:
-    zeros instead.
+    Where eigenvalues coincide the basis of a LAPACK is anybody's; this one is made of the projections of unit vectors
+    e_j onto the space, the longest first, so it depends on the space alone. A space that reaches beyond LEADING is
+    nobody's: zeros instead.
     """
     n = C.shape[0]
     count = min(n - 1, LEADING)
@@ -365,185 +364,6 @@ def _leading_plane(C: Host) -> Host:
     return plane
 
 
-# --- local search -----------------------------------------------------------------------------------------------------
-
-
-class _LocalSearch:
-    """Descends from an order by exchanges, insertions and segment reversals. B is C in the present order, G = A B.
-
-    A pass lists the best move of each neuron (or centre of reversal) for the order it begins with, all n² changes at once
-    out of matrix products, and makes those that still help when their turn comes. Neurons, not positions, are remembered.
-    The formulas stand beside the loops of csrc/src/permutation.cpp.
-    """
-
-    def __init__(self, A: Host, C: Host, circulant: bool) -> None:
-        self.A, self.C, self.circulant = A, C, circulant
-        n = A.shape[0]
-        # changes of the cost below this are rounding: n products of two rows, to a few units in the last place each
-        norms = [math.sqrt(float((M**2).sum(axis=1).max())) for M in (A, C)]
-        self.rounding = 16.0 * n * 2.0**-52 * norms[0] * norms[1]
-
-    def polish(self, start: Order, max_sweeps: int) -> Order:
-        n = start.size
-        if n < 2:
-            return start
-        self.order = start.copy()
-        self.place = np.empty_like(start)
-        self.place[start] = np.arange(n)
-        self.B = self.C[np.ix_(start, start)]
-        self.G: Host | None = None
-        self.products = 0
-        most = max(FEWEST_PRODUCTS, PRODUCT_WORK // n**3)
-        for _ in range(max_sweeps):
-            if self.products >= most:
-                break
-            # an exchange pass costs a fraction of the others: they wait until it has little left to do. Reversals are
-            # what is left in the end, so they go on until there are none.
-            exchanged = self._exchange_pass()
-            if 16 * exchanged > n:
-                continue
-            inserted = self._insertion_pass()
-            reversed_, made = 0, -1
-            while made != 0 and self.products < most:
-                made = self._reversal_pass()
-                reversed_ += made
-            if exchanged + inserted + reversed_ == 0:
-                break
-        return self.order
-
-    def _multiply(self, X: Host, Y: Host) -> Host:
-        self.products += 1
-        return np.asarray(X @ Y)
-
-    def _fresh(self) -> Host:
-        if self.G is None:
-            self.G = self._multiply(self.A, self.B)
-        return self.G
-
-    def _exchanges(self) -> tuple[Host, Host]:
-        """Σ_{k ≠ r, s} (A_rk - A_sk)(B_sk - B_rk) and (A_rr - A_ss)(B_ss - B_rr), both (n, n)."""
-        A, B, G = self.A, self.B, self._fresh()
-        a, b, g = np.diag(A), np.diag(B), np.diag(G)
-        everything = G + G.T - g[:, None] - g[None, :]
-        ends = (a[:, None] - A) * (B - b[:, None]) + (A - a[None, :]) * (b[None, :] - B)
-        return everything - ends, (a[:, None] - a[None, :]) * (b[None, :] - b[:, None])
-
-    def _exchange_pass(self) -> int:
-        off, diagonal = self._exchanges()
-        change = np.where(np.tri(off.shape[0], dtype=bool), np.inf, 2 * off + diagonal)
-        lowest = np.minimum(change.min(axis=1), 0.0)
-        partner = np.argmax(change <= lowest[:, None] + self.rounding, axis=1)
-        at = np.flatnonzero(lowest < -4 * self.rounding)
-        return self._make(self.order[at], self.order[partner[at]], self._exchange)
-
-    def _insertion_pass(self) -> int:
-        G = self._fresh()
-        # change[j, i]: position i goes to j; to the left is to the right seen in a mirror
-        change = self._insertions(self.A, self.B, G)
-        change += self._insertions(self.A[::-1, ::-1], self.B[::-1, ::-1], G[::-1, ::-1])[::-1, ::-1]
-        lowest = np.minimum(change.min(axis=0), 0.0)
-        target = np.argmax(change <= lowest[None, :] + self.rounding, axis=0)
-        at = np.flatnonzero(lowest < -4 * self.rounding)
-        return self._make(self.order[at], self.order[target[at]], self._insertion)
-
-    def _insertions(self, A: Host, B: Host, G: Host) -> Host:
-        n = A.shape[0]
-        dA = A[:-1] - A[1:]
-        a, b, m = np.diag(A), np.diag(B), np.arange(n - 1)
-        product = self._multiply(np.tril(dA[:, :-1], -1), np.tril(B[1:] - B[:-1]))
-        terms = np.tril(dA[:, :-1] * (B[1:, 1:] - B[1:, :-1]), -1)
-        shifted = np.zeros((n - 1, n))
-        shifted[:, :-1] = np.cumsum(terms[:, ::-1], axis=1)[:, ::-1]
-        everything = (G[m, m + 1] - G[m + 1, m + 1])[:, None] - G[:-1] + G[1:]
-        ends = dA[m, m][:, None] * (B[m + 1, m][:, None] - B[:-1]) + dA[m, m + 1][:, None] * (b[1:, None] - B[1:])
-        step = 2 * (everything - ends + shifted - product) + (a[:-1] - a[1:])[:, None] * (b[1:, None] - b[None, :])
-        change = np.zeros((n, n))
-        change[1:] = np.cumsum(np.tril(step), axis=0)
-        return np.tril(change, -1)
-
-    def _reversal_pass(self) -> int:
-        n = self.A.shape[0]
-        off, diagonal = self._exchanges()
-        U, V = np.triu(self.A, 1), np.triu(self.B, 1)
-        between = self._multiply(U, V) + self._multiply(V, U)
-        UV = U * V
-        between -= np.cumsum(UV, axis=1) - UV
-        between -= np.cumsum(UV[::-1], axis=0)[::-1] - UV
-        mirrored = -between if self.circulant else self._mirrored()
-        change = 2 * (off - between + mirrored) + diagonal
-        lowest = np.zeros(2 * n)
-        for r in range(n - 2, -1, -1):
-            if r + 3 < n:
-                change[r, r + 3 :] += change[r + 1, r + 2 : n - 1]
-            part = slice(2 * r + 1, r + n)
-            lowest[part] = np.minimum(lowest[part], change[r, r + 1 :])
-        first, second = [], []
-        for total in np.flatnonzero(lowest < -4 * self.rounding).tolist():
-            r = (total - 1) // 2
-            while change[r, total - r] > lowest[total] + self.rounding:
-                r -= 1
-            first.append(r)
-            second.append(total - r)
-        return self._make(self.order[first], self.order[second], self._reversal)
-
-    def _mirrored(self) -> Host:
-        """Σ_{r < k < s} (A_rk - A_sk)(B_{s,r+s-k} - B_{r,r+s-k}), by centres."""
-        A, B, n = self.A, self.B, self.A.shape[0]
-        out = np.zeros((n, n))
-        for total in range(2, 2 * n - 3):
-            r = np.arange(max(0, total - n + 1), (total + 1) // 2)
-            s = total - r
-            k = np.arange(r[0] + 1, s[0])
-            inside = (k > r[:, None]) & (k < s[:, None])
-            dA, dB = A[np.ix_(r, k)] - A[np.ix_(s, k)], B[np.ix_(s, total - k)] - B[np.ix_(r, total - k)]
-            out[r, s] = (dA * dB * inside).sum(axis=1)
-        return out
-
-    # What a move is: the positions it touches, and where each takes its neuron from.
-
-    @staticmethod
-    def _exchange(i: int, j: int) -> tuple[Order, Order]:
-        low, high = min(i, j), max(i, j)
-        return np.array([low, high]), np.array([high, low])
-
-    @staticmethod
-    def _insertion(i: int, j: int) -> tuple[Order, Order]:
-        positions = np.arange(min(i, j), max(i, j) + 1)
-        return positions, np.roll(positions, -1 if i < j else 1)
-
-    @staticmethod
-    def _reversal(i: int, j: int) -> tuple[Order, Order]:
-        positions = np.arange(min(i, j), max(i, j) + 1)
-        return positions, positions[::-1]
-
-    def _make(self, first: Order, second: Order, move: Any) -> int:
-        """Make the moves that help, one after the other; how many did."""
-        made = 0
-        for x, y in zip(first.tolist(), second.tolist(), strict=True):
-            i, j = int(self.place[x]), int(self.place[y])
-            if i == j:
-                continue
-            positions, sources = move(i, j)
-            if self._change_of(positions, sources) >= -4 * self.rounding:
-                continue
-            moved = self.order[sources]
-            self.order[positions] = moved
-            self.place[moved] = positions
-            rows = self.C[moved][:, self.order]
-            self.B[positions] = rows
-            self.B[:, positions] = rows.T
-            self.G = None
-            made += 1
-        return made
-
-    def _change_of(self, positions: Order, sources: Order) -> float:
-        """Σ_{r in S} (2 Σ_{k not in S} + Σ_{k in S}) A_rk (B'_rk - B_rk), S the positions, B' what B becomes."""
-        rows, before, after = self.A[positions], self.B[positions], self.B[sources]
-        moved = after - before
-        inside = after[:, sources] - before[:, positions] - 2 * moved[:, positions]
-        return float(2 * (rows * moved).sum() + (rows[:, positions] * inside).sum())
-
-
 def _first_lowest(costs: Host, rounding: float) -> int:
     return int(np.argmax(costs <= costs.min() + rounding))
 
@@ -556,13 +376,13 @@ def _bound(A: Host, C: Host, eigenvalues: Host | None) -> float:
     ra, rc = np.sort(A.sum(axis=1)), np.sort(C.sum(axis=1))[::-1]
     bound = 2 / n * float(ra @ rc) - float(ra.sum() * rc.sum()) / n**2
     if n == 1:
-        return bound
+        return float(bound)
     if eigenvalues is not None and _annihilates_ones(A):
         # 1 is an eigenvector of eigenvalue 0; VᵀAV has the others
         a = np.sort(np.delete(eigenvalues, np.argmin(np.abs(eigenvalues))))
     else:
-        a = np.linalg.eigvalsh(_compress(A))
-    return bound + float(a @ np.linalg.eigvalsh(_compress(C))[::-1])
+        a = np.asarray(np.linalg.eigvalsh(_compress(A)))
+    return float(bound + a @ np.linalg.eigvalsh(_compress(C))[::-1])
 
 
 def _reflector(n: int) -> Host:
@@ -581,7 +401,7 @@ def _compress(A: Host) -> Host:
 
 
 def _annihilates_ones(A: Host) -> bool:
-    return float(np.abs(A.sum(axis=1)).max()) <= 1e-10 * float(np.abs(A).sum(axis=1).max())
+    return bool(np.abs(A.sum(axis=1)).max() <= 1e-10 * np.abs(A).sum(axis=1).max())
 
 
 # --- all orders -------------------------------------------------------------------------------------------------------
@@ -590,6 +410,7 @@ def _annihilates_ones(A: Host) -> bool:
 def _try_all(A: Host, C: Host, circulant: bool, rounding: float) -> Order:
     """The first order whose cost is the lowest to rounding, lexicographically; in the dihedral gauge if circulant."""
     n = A.shape[0]
+    candidates: Iterable[tuple[int, ...]]
     if circulant:
         tails = itertools.permutations(range(1, n))
         candidates = ((0, *tail) for tail in tails if n < 3 or tail[0] < tail[-1])
@@ -603,132 +424,6 @@ def _try_all(A: Host, C: Host, circulant: bool, rounding: float) -> Order:
     return np.asarray(np.concatenate(orders)[_first_lowest(np.concatenate(costs), rounding)])
 
 
-# --- assignment -------------------------------------------------------------------------------------------------------
-
-
-def solve_assignment(cost: Host, duals: Host | None = None) -> tuple[Order, Host]:
-    """The order minimising Σ_i cost[i, order_i], by shortest augmenting paths.
-
-    Parameters
-    ----------
-    cost : ndarray of float64 (n, n)
-        Finite.
-    duals : ndarray (n,), optional
-        Column duals of a similar problem to start from, any numbers.
-
-    Returns
-    -------
-    order : ndarray of int64 (n,)
-    duals : ndarray (n,)
-        v with cost_ij >= u_i + v_j for some u, and equality along the order.
-
-    Notes
-    -----
-    Column reduction, reduction transfer and augmenting row reduction before the paths; O(n³) at worst.
-    """
-    n = cost.shape[0]
-    column_of, row_of = np.full(n, -1), np.full(n, -1)
-    if duals is None:
-        v, free = _reduce_columns(cost, column_of, row_of)
-    else:
-        v, free = duals.copy(), list(range(n))
-    for _ in range(2):
-        free = _reduce_rows(cost, v, column_of, row_of, free)
-    for row in free:
-        _augment(cost, v, column_of, row_of, row)
-    return column_of, v
-
-
-def _reduce_columns(cost: Host, column_of: Order, row_of: Order) -> tuple[Host, list[int]]:
-    # v_j = min_i cost_ij; each column goes to the row of its minimum, last columns first. Then a row with one column gives
-    # as much of its dual to the column as stays feasible.
-    n = cost.shape[0]
-    row_of_min = cost.argmin(axis=0)
-    v = cost[row_of_min, np.arange(n)]
-    matches = np.zeros(n, dtype=np.int64)
-    for j in range(n - 1, -1, -1):
-        i = row_of_min[j]
-        if matches[i] == 0:
-            column_of[i], row_of[j] = j, i
-        matches[i] += 1
-    for i in np.flatnonzero(matches == 1).tolist():
-        slack = cost[i] - v
-        slack[column_of[i]] = np.inf
-        if n > 1:
-            v[column_of[i]] -= slack.min()
-    return v, np.flatnonzero(matches == 0).tolist()
-
-
-def _reduce_rows(cost: Host, v: Host, column_of: Order, row_of: Order, free: Sequence[int]) -> list[int]:
-    # Each free row takes its cheapest column and lowers that column's dual until the second cheapest ties; whoever had the
-    # column is free again. Rounding can make that chain long: what is left after a while is left to the paths.
-    n = cost.shape[0]
-    stack, still_free = list(reversed(free)), []
-    budget = 4 * n + 4 * len(stack)
-    while stack:
-        i = stack.pop()
-        if n == 1 or budget <= 0:
-            budget -= 1
-            still_free.append(i)
-            continue
-        budget -= 1
-        h = cost[i] - v
-        first = int(h.argmin())
-        lowest, h[first] = h[first], np.inf
-        second = int(h.argmin())
-        lowered = v[first] - (h[second] - lowest)
-        lowers = lowered < v[first]
-        if lowers:
-            v[first] = lowered
-        elif row_of[first] >= 0:
-            first = second
-        evicted = int(row_of[first])
-        column_of[i], row_of[first] = first, i
-        if evicted >= 0:
-            column_of[evicted] = -1
-            (stack if lowers else still_free).append(evicted)
-    return still_free
-
-
-def _augment(cost: Host, v: Host, column_of: Order, row_of: Order, start: int) -> None:
-    # Dijkstra over the columns from one free row to the nearest free column, then the duals of the columns passed.
-    n = cost.shape[0]
-    distance, previous = np.full(n, np.inf), np.full(n, -1)
-    reach = np.full(n, np.inf)  # the distance of the columns not yet passed
-    passed: list[int] = []
-    i, sink, shortest, offset = start, -1, 0.0, 0.0
-    taken = np.zeros(n, dtype=bool)
-    while sink < 0:
-        d = cost[i] - v - offset + shortest
-        shorter = (d < distance) & ~taken
-        distance[shorter] = d[shorter]
-        reach[shorter] = d[shorter]
-        previous[shorter] = i
-        column = int(reach.argmin())
-        shortest = float(reach[column])
-        if row_of[column] >= 0:
-            # among equals a free column ends the search at once
-            free = np.flatnonzero((reach == shortest) & (row_of < 0))
-            if free.size:
-                column = int(free[0])
-        if row_of[column] < 0:
-            sink = column
-        else:
-            taken[column] = True
-            reach[column] = np.inf
-            passed.append(column)
-            i = int(row_of[column])
-            offset = float(cost[i, column] - v[column])
-    v[passed] += distance[passed] - shortest
-    column = sink
-    while True:
-        row = int(previous[column])
-        row_of[column] = row
-        column_of[row], column = column, int(column_of[row])
-        if row == start:
-            break
-
-
 # --- arguments --------------------------------------------------------------------------------------------------------
 
 
@@ -738,7 +433,7 @@ def _require_square(name: str, A: Host) -> int:
     bad = np.argwhere(~np.isfinite(A))
     if bad.size:
         raise NonFinite(name, tuple(bad[0].tolist()))
-    return A.shape[0]
+    return int(A.shape[0])
 
 
 def _scaled(A: Host) -> tuple[Host, int]:
