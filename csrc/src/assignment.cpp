@@ -34,8 +34,8 @@ class Assignment {
   }
 
  private:
-  // v_j = min_i cost_ij; each column goes to the row of its minimum, last columns first. Then a row with one column gives
-  // as much of its dual to the column as stays feasible. Returns the rows left without a column.
+  // v_j = min_i cost_ij; each column goes to the row of its minimum, last columns first. Then a row with one column
+  // gives as much of its dual to the column as stays feasible. Returns the rows left without a column.
   std::vector<index_t> reduce_columns() {
     std::vector<index_t> row_of_min(n_, 0), matches(n_, 0), free_rows;
     std::copy_n(cost_, n_, v_.begin());
@@ -71,12 +71,13 @@ class Assignment {
     return free_rows;
   }
 
-  // Each free row takes its cheapest column and lowers that column's dual until the second cheapest ties; whoever had the
-  // column is free again. Returns the rows still free.
+  // Each free row takes its cheapest column and lowers that column's dual until the second cheapest ties; whoever had
+  // the column is free again. Returns the rows still free.
   std::vector<index_t> reduce_rows(std::vector<index_t> free_rows) {
     std::vector<index_t> still_free;
     std::reverse(free_rows.begin(), free_rows.end());
-    // Rounding can make the chain of evictions as long as the costs have bits; the augmentation below needs no such luck.
+    // Rounding can make the chain of evictions as long as the costs have bits; the augmentation below needs no such
+    // luck.
     index_t budget = 4 * n_ + 4 * static_cast<index_t>(free_rows.size());
     while (!free_rows.empty()) {
       const index_t i = free_rows.back();

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "check.hpp"
+#include "signs.hpp"
 
 namespace brockett {
 
@@ -239,10 +240,7 @@ Buffer<double> Gauge::canonical(bool flip) {
   const index_t n = basis_.n();
   Buffer<double> out(la_, n, n);
   la_.copy(U_, out);
-  std::vector<index_t> row(static_cast<std::size_t>(n));
-  std::vector<double> sign(row.size());
-  la_.column_argmax(U_, row.data(), sign.data());
-  for (auto& v : sign) v = v < 0 ? -1 : 1;
+  std::vector<double> sign = column_signs<double>(la_, U_);
   for (std::size_t i = 0; i + 1 < clusters_.size(); ++i) {
     const index_t lo = clusters_[i], d = clusters_[i + 1] - lo;
     if (d == 1) continue;

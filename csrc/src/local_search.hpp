@@ -57,8 +57,9 @@ inline index_t best_move(const double* change, index_t count, double rounding) {
 
 // Descends from an order by exchanges, insertions and segment reversals. B is C in the present order, G = A B.
 //
-// A pass lists the best move of each neuron (or centre of reversal) for the order it begins with, all n^2 changes at once out
-// of matrix products, and makes those that still help when their turn comes. Neurons, not positions, are remembered.
+// A pass lists the best move of each neuron (or centre of reversal) for the order it begins with, all n^2 changes at
+// once out of matrix products, and makes those that still help when their turn comes. Neurons, not positions, are
+// remembered.
 class LocalSearch {
  public:
   LocalSearch(const double* A, const double* C, index_t n, bool circulant, const HostAlgebra& algebra, Ticker& ticker)
@@ -83,8 +84,8 @@ class LocalSearch {
     products_ = 0;
     const index_t most = std::max(kFewestProducts, kProductWork / (n_ * n_ * n_));
     for (int sweep = 0; sweep < max_sweeps && products_ < most; ++sweep) {
-      // An exchange pass costs a fraction of the others: they wait until it has little left to do. Reversals are what is
-      // left in the end, so they go on until there are none: 15-30 % less time than in turns, at the same quality.
+      // An exchange pass costs a fraction of the others: they wait until it has little left to do. Reversals are what
+      // is left in the end, so they go on until there are none: 15-30 % less time than in turns, at the same quality.
       const index_t exchanged = exchange_pass();
       if (16 * exchanged > n_) continue;
       const index_t inserted = insertion_pass();
@@ -96,7 +97,8 @@ class LocalSearch {
 
  private:
   // A start is polished with at most this many multiplications in its matrix products, 10 s of them at one thread of 28
-  // GFlop/s, and no fewer than these products (two rounds of passes). Binding from n = 1024; there the last 3 % are left.
+  // GFlop/s, and no fewer than these products (two rounds of passes). Binding from n = 1024; there the last 3 % are
+  // left.
   static constexpr index_t kProductWork = index_t{1} << 37;
   static constexpr index_t kFewestProducts = 14;
 
@@ -162,12 +164,12 @@ class LocalSearch {
     return make(Kind::insertion, moves);
   }
 
-  // All insertions to the right (towards = 1) or to the left (-1), as exchanges of neighbours one after the other. When i
-  // stands at m, those it passed are one place back (for right: k holds what B has at k + 1, i <= k < m), and exchanging m
-  // with m+1 changes the cost by 2 sum_{k != m, m+1} (A_mk - A_{m+1,k})(B'_{m+1,k} - B'_ik) + (A_mm - A_{m+1,m+1})
-  // (B_{m+1,m+1} - B_ii). Over all k, unshifted, that sum is G_{m,m+1} - G_{m+1,m+1} - G_mi + G_{m+1,i}. The shift adds
-  // sum_{i <= k < m} (A_mk - A_{m+1,k})(B_{m+1,k+1} - B_{m+1,k}), a running sum as i goes down, less the product of
-  // triangles sum_k [k < m](A_mk - A_{m+1,k}) [k >= i](B_{k+1,i} - B_ki).
+  // All insertions to the right (towards = 1) or to the left (-1), as exchanges of neighbours one after the other. When
+  // i stands at m, those it passed are one place back (for right: k holds what B has at k + 1, i <= k < m), and
+  // exchanging m with m+1 changes the cost by 2 sum_{k != m, m+1} (A_mk - A_{m+1,k})(B'_{m+1,k} - B'_ik) + (A_mm -
+  // A_{m+1,m+1}) (B_{m+1,m+1} - B_ii). Over all k, unshifted, that sum is G_{m,m+1} - G_{m+1,m+1} - G_mi + G_{m+1,i}.
+  // The shift adds sum_{i <= k < m} (A_mk - A_{m+1,k})(B_{m+1,k+1} - B_{m+1,k}), a running sum as i goes down, less the
+  // product of triangles sum_k [k < m](A_mk - A_{m+1,k}) [k >= i](B_{k+1,i} - B_ki).
   void insertions(index_t towards) {
     const index_t start = towards > 0 ? 0 : n_ - 1, end = n_ - 1 - start;
     std::fill(left_.begin(), left_.end(), 0.0);

@@ -8,6 +8,7 @@
 
 #include "check.hpp"
 #include "penalty_basis.hpp"
+#include "signs.hpp"
 
 namespace brockett {
 
@@ -228,11 +229,7 @@ void PenaltyBasis::set_matrix() {
     la.copy(V.mat().columns(order[static_cast<std::size_t>(i)], 1), T_.mat().columns(i, 1));
     lambda_[static_cast<std::size_t>(i)] = w[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
   }
-  std::vector<index_t> row(w.size());
-  std::vector<double> sign(w.size());
-  la.column_argmax(T_, row.data(), sign.data());
-  for (auto& v : sign) v = v < 0 ? -1 : 1;
-  la.scale_columns(T_, sign.data());
+  la.scale_columns(T_, column_signs<double>(la, T_).data());
   // ties are told from the eigenvalues of A itself: those of its power span more than rounding can tell apart
   blocks_ = equal_runs(lambda_, rounding);
   for (auto& v : lambda_) v = power(v, penalty_.power);

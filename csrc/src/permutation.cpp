@@ -18,17 +18,18 @@
 namespace brockett {
 namespace {
 
-// Above the first n only the cheapest of the given starts is polished, and there are fewer descents; above the second none,
-// for an assignment problem costs n^3 without BLAS.
+// Above the first n only the cheapest of the given starts is polished, and there are fewer descents; above the second
+// none, for an assignment problem costs n^3 without BLAS.
 constexpr index_t kAllStarts = 256;
 constexpr index_t kSomeStarts = 1024;
 constexpr int kDescentSteps = 40;
 constexpr double kDescentGain = 1e-5;
 // Where between the smallest and the mean eigenvalue of A the shift lies, by turns. Measured on uneven rings and ReLU
-// features, n = 32 … 128: polished by exchanges alone, descents at 0.7 and 1 end at 0.6-0.8 of the cost of random starts, at
-// 0 no better than those and above 1 worse again; after all kinds of moves 1-3 % of it is left.
+// features, n = 32 … 128: polished by exchanges alone, descents at 0.7 and 1 end at 0.6-0.8 of the cost of random
+// starts, at 0 no better than those and above 1 worse again; after all kinds of moves 1-3 % of it is left.
 constexpr std::array<double, 2> kShifts = {0.7, 1.0};
-// Eigenvectors looked at in case the leading one is degenerate: the lowest frequency of a square periodic grid has four.
+// Eigenvectors looked at in case the leading one is degenerate: the lowest frequency of a square periodic grid has
+// four.
 constexpr index_t kLeading = 8;
 constexpr std::size_t kSpectralStarts = 3;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -50,7 +51,7 @@ std::size_t cheapest(const std::vector<double>& costs, double rounding) {
   return k;
 }
 
-// --- the complement of 1 ------------------------------------------------------------------------------------------------
+// --- the complement of 1 ---------------------------------------------------------------------------------------------
 
 // H = I - 2 w w^T takes 1 / sqrt(n) to -e_0; its other columns are V.
 std::vector<double> reflector(index_t n) {
@@ -146,11 +147,11 @@ double bound_of(const double* A, const double* C, index_t n, const HostAlgebra& 
   return bound + std::inner_product(a.begin(), a.end(), c.rbegin(), 0.0);
 }
 
-// --- starts -------------------------------------------------------------------------------------------------------------
+// --- starts ----------------------------------------------------------------------------------------------------------
 
-// Two orthonormal vectors of the leading eigenspaces of V^T C V, back in n coordinates, n pairs. Where eigenvalues coincide
-// the basis of a LAPACK is anybody's; this one is made of the projections of unit vectors e_j onto the space, the longest
-// first, so it depends on the space alone. A space that reaches beyond kLeading is nobody's: zeros instead.
+// Two orthonormal vectors of the leading eigenspaces of V^T C V, back in n coordinates, n pairs. Where eigenvalues
+// coincide the basis of a LAPACK is anybody's; this one is made of the projections of unit vectors e_j onto the space,
+// the longest first, so it depends on the space alone. A space that reaches beyond kLeading is nobody's: zeros instead.
 std::vector<std::array<double, 2>> leading_plane(const double* C, index_t n, const HostAlgebra& algebra) {
   const index_t m = n - 1, count = std::min(m, kLeading);
   std::vector<double> compressed = compress(C, n);
@@ -199,7 +200,8 @@ std::vector<std::array<double, 2>> leading_plane(const double* C, index_t n, con
   return plane;
 }
 
-// 0 … n-1 by their keys, and by themselves where keys differ by rounding: alike neurons would else change places at will.
+// 0 … n-1 by their keys, and by themselves where keys differ by rounding: alike neurons would else change places at
+// will.
 template <class Key>
 std::vector<index_t> sorted_by(index_t n, Key key) {
   std::vector<double> keys(n);
@@ -226,9 +228,10 @@ std::vector<index_t> circular_seriation(const double* C, index_t n, const HostAl
   return sorted_by(n, [&](index_t i) { return std::atan2(plane[i][1], plane[i][0]); });
 }
 
-// The two smoothest eigenvectors of the graph whose weights fall with the distance of two neurons' outputs,
-// w_ij = exp(-3 d_ij^2 / mean d^2), d_ij^2 = C_ii + C_jj - 2 C_ij. The first is monotone along a curve of neurons, where the
-// leading eigenvectors of C bend back at the ends: the order by it is within 2 % of a planted curve's, theirs 90 times above.
+// The two smoothest eigenvectors of the graph whose weights fall with the distance of two neurons' outputs, w_ij =
+// exp(-3 d_ij^2 / mean d^2), d_ij^2 = C_ii + C_jj - 2 C_ij. The first is monotone along a curve of neurons, where the
+// leading eigenvectors of C bend back at the ends: the order by it is within 2 % of a planted curve's, theirs 90 times
+// above.
 std::vector<std::array<double, 2>> neighbour_plane(const double* C, index_t n, const HostAlgebra& algebra) {
   std::vector<double> L(n * n);  // weights minus degrees
   double total = 0;
@@ -260,8 +263,8 @@ std::vector<index_t> folded_seriation(const double* C, index_t n, const HostAlge
   return order;
 }
 
-// Orders that lay the plane of the neurons over the smoothest plane of A: along the first axis either way, and by assignment
-// for the eight ways of a square. The best few by cost.
+// Orders that lay the plane of the neurons over the smoothest plane of A: along the first axis either way, and by
+// assignment for the eight ways of a square. The best few by cost.
 std::vector<std::vector<index_t>> spectral_matches(std::span<const double> A, std::span<const double> C, index_t n,
                                                    double rounding, const HostAlgebra& algebra, Ticker& ticker) {
   std::vector<double> mismatch(A.begin(), A.end());
@@ -330,9 +333,9 @@ void random_doubly_stochastic(std::uint64_t seed, std::uint64_t first, index_t n
   for (double& x : P) x = 0.5 * x + mean;
 }
 
-// Frank-Wolfe on f(P) = tr(S P C P^T), S = A - a I, from the doubly stochastic P; the permutation nearest to where it ends.
-// With M = S P C, Q the vertex that <M, Q> likes least and N = S Q C, along P + t (Q - P):
-// f(t) = f + 2 t (<M, Q> - f) + t^2 (<N, Q> - 2 <M, Q> + f).
+// Frank-Wolfe on f(P) = tr(S P C P^T), S = A - a I, from the doubly stochastic P; the permutation nearest to where it
+// ends. With M = S P C, Q the vertex that <M, Q> likes least and N = S Q C, along P + t (Q - P): f(t) = f + 2 t (<M, Q>
+// - f) + t^2 (<N, Q> - 2 <M, Q> + f).
 std::vector<index_t> descend(const std::vector<double>& S, const double* C, index_t n, std::vector<double>& P,
                              const HostAlgebra& algebra, Ticker& ticker) {
   std::vector<double> M(n * n), N(n * n), work(n * n), duals;
@@ -366,7 +369,7 @@ std::vector<index_t> descend(const std::vector<double>& S, const double* C, inde
   return solve_assignment(work, n);
 }
 
-// --- all orders ---------------------------------------------------------------------------------------------------------
+// --- all orders ------------------------------------------------------------------------------------------------------
 
 // The first in lexicographic order whose cost is the lowest to rounding; in the dihedral gauge if circulant.
 std::vector<index_t> try_all(std::span<const double> A, std::span<const double> C, index_t n, bool circulant,

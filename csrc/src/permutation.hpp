@@ -1,7 +1,7 @@
-// The permutation descrambler: the order of n neurons that makes their outputs smoothest, and how good it can be at best.
+// The permutation descrambler: the order of n neurons that makes their outputs smoothest, and a bound on how smooth.
 //
-// eta(p) = sum_ij A_ij C_{p_i p_j} = tr(A P C P^T), row i of P being e_{p_i}: a quadratic assignment problem, so a good order
-// and a lower bound, not the optimum. Everything here is host memory, float64, row-major and packed.
+// eta(p) = sum_ij A_ij C_{p_i p_j} = tr(A P C P^T), row i of P being e_{p_i}: a quadratic assignment problem, so a good
+// order and a lower bound, not the optimum. Everything here is host memory, float64, row-major and packed.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,8 @@ struct HostAlgebra {
 HostAlgebra host_algebra(linalg::LinAlg<double>& la);
 
 struct PermutationParams {
-  /// A_ij depends on (j - i) mod n alone: the cost does not change under rotations and reflections of the order, and the order
-  /// is returned in the gauge p_0 = 0, p_1 < p_{n-1}. See is_circulant().
+  /// A_ij depends on (j - i) mod n alone: the cost does not change under rotations and reflections of the order, and
+  /// the order is returned in the gauge p_0 = 0, p_1 < p_{n-1}. See is_circulant().
   bool circulant = false;
   /// The randomized starts; start k reads the uniform numbers k n^2 … (k + 1) n^2 - 1 of this Philox stream.
   std::uint64_t seed = 0;
@@ -58,26 +58,29 @@ struct PermutationSearch {
 /// A good order for eta(p) = sum_ij A_ij C_{p_i p_j}; A and C (n, n) symmetric, n >= 1.
 ///
 /// The best of several starts: the identity; for circulant A the angles of the neurons in the plane of the two leading
-/// eigenvectors of the centred C, and the order along the smoothest eigenvector of their neighbourhood graph, folded around
-/// the ring; for other A the reversed order, and the three best alignments of the two smoothest eigenvectors of A with those
-/// of that graph; and `starts` Frank-Wolfe descents with exact line search from random doubly stochastic matrices, over
-/// tr((A - a I) P C P^T). Each is polished by exchanges, insertions and segment reversals until none of them helps. The a I,
-/// a constant on permutations, matters: with A positive semidefinite the relaxation is convex with its minimum at the
-/// barycentre, which knows no order; a near tr A / n leaves saddles whose descent ends at good vertices.
+/// eigenvectors of the centred C, and the order along the smoothest eigenvector of their neighbourhood graph, folded
+/// around the ring; for other A the reversed order, and the three best alignments of the two smoothest eigenvectors of
+/// A with those of that graph; and `starts` Frank-Wolfe descents with exact line search from random doubly stochastic
+/// matrices, over tr((A - a I) P C P^T). Each is polished by exchanges, insertions and segment reversals until none of
+/// them helps. The a I, a constant on permutations, matters: with A positive semidefinite the relaxation is convex with
+/// its minimum at the barycentre, which knows no order; a near tr A / n leaves saddles whose descent ends at good
+/// vertices.
 ///
-/// Cost per start: about 40 assignment problems and 100 products of n; 9 n^2 numbers of memory. What is done is cut by n
-/// alone, never by the clock: see the constants in permutation.cpp. With 8 starts at one thread: 0.03 s at n = 64, 2.5 s at
-/// 256; cut from there on, 5 s at 512, 25 s at 1024, 15-30 s at 2048. Same seed, same order, up to ties in rounding.
-/// `poll` is called every few milliseconds and may throw. InvalidArgument where sizes do not fit, NonFinite where A or C is not.
-/// Sources: J. T. Vogelstein et al., PLoS ONE 10 (2015) e0121002 (FAQ); J. E. Atkins et al., SIAM J. Comput. 28 (1998) 297
-/// (spectral seriation); M. Belkin, P. Niyogi, Neural Comput. 15 (2003) 1373 (neighbourhood graph); S. W. Hadley, F. Rendl, H. Wolkowicz, Math. Oper. Res. 17 (1992) 727 (bound).
+/// Cost per start: about 40 assignment problems and 100 products of n; 9 n^2 numbers of memory. What is done is cut by
+/// n alone, never by the clock: see the constants in permutation.cpp. With 8 starts at one thread: 0.03 s at n = 64,
+/// 2.5 s at 256; cut from there on, 5 s at 512, 25 s at 1024, 15-30 s at 2048. Same seed, same order, up to ties in
+/// rounding. `poll` is called between blocks of work and may throw. InvalidArgument where sizes do not fit, NonFinite
+/// where A or C is not.
+/// Sources: J. T. Vogelstein et al., PLoS ONE 10 (2015) e0121002 (FAQ); J. E. Atkins et al., SIAM J. Comput. 28 (1998)
+/// 297 (spectral seriation); M. Belkin, P. Niyogi, Neural Comput. 15 (2003) 1373 (neighbourhood graph); S. W. Hadley,
+/// F. Rendl, H. Wolkowicz, Math. Oper. Res. 17 (1992) 727 (bound).
 PermutationSearch search_permutation(std::span<const double> A, std::span<const double> C, index_t n,
                                      const PermutationParams& params, const HostAlgebra& algebra,
                                      const std::function<void()>& poll = {});
 
 /// A lower bound on eta over all permutations, from the permutations being orthogonal with row and column sums 1:
 /// <lambda(V^T A V) ascending, lambda(V^T C V) descending> + (2/n) <r(A) ascending, r(C) descending> - s(A) s(C) / n^2,
-/// V (n, n-1) an orthonormal basis of the complement of 1, r the row sums, s their total. Two eigenvalue problems of n - 1.
+/// V (n, n-1) an orthonormal basis of the complement of 1, r the row sums, s their total. Two eigenvalue problems.
 double projection_bound(std::span<const double> A, std::span<const double> C, index_t n, const HostAlgebra& algebra,
                         std::span<const double> penalty_eigenvalues = {});
 

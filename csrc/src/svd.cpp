@@ -10,6 +10,7 @@
 #include "linalg/buffer.hpp"
 #include "linalg/linalg.hpp"
 #include "scaled_copy.hpp"
+#include "signs.hpp"
 
 namespace brockett {
 
@@ -223,13 +224,9 @@ class Solver {
 /// Make the largest entry of each vector of `leading` positive, flipping its partner along.
 template <class T>
 void fix_signs(LinAlg<T>& la, Buffer<T>& leading, Buffer<T>& partner) {
-  const auto r = static_cast<std::size_t>(leading.cols());
-  std::vector<index_t> row(r);
-  std::vector<T> value(r);
-  la.column_argmax(leading, row.data(), value.data());
-  for (auto& v : value) v = v < 0 ? T(-1) : T(1);
-  la.scale_columns(leading, value.data());
-  la.scale_columns(partner, value.data());
+  const std::vector<T> sign = column_signs<T>(la, leading);
+  la.scale_columns(leading, sign.data());
+  la.scale_columns(partner, sign.data());
 }
 
 template <class T>
@@ -416,11 +413,7 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
 
   Buffer<double> U(la, n, r);
   for (index_t i = 0; i < r; ++i) la.copy(C.mat().columns(n - 1 - i, 1), U.mat().columns(i, 1));
-  std::vector<index_t> row(static_cast<std::size_t>(r));
-  std::vector<double> sign(row.size());
-  la.column_argmax(U, row.data(), sign.data());
-  for (auto& v : sign) v = v < 0 ? -1 : 1;
-  la.scale_columns(U, sign.data());
+  la.scale_columns(U, column_signs<double>(la, U).data());
   // rows of the row-major results are columns here: U^T (r x n) and (U^T W)^T = W^T U (m x r)
   Buffer<double> Ut(la, r, n), projected(la, W.cols, r);
   la.transpose(U, Ut);

@@ -1,5 +1,5 @@
-// The search for a permutation: assignment problems by their duality certificate, small cases against all n! orders, rings
-// and curves of neurons that were planted, and the local search by trying every move.
+// The search for a permutation: assignment problems by their duality certificate, small cases against all n! orders,
+// rings and curves of neurons that were planted, and the local search by trying every move.
 #include "permutation.hpp"
 
 #include <gtest/gtest.h>
@@ -97,7 +97,8 @@ Matrix random_moments(index_t n, index_t m, unsigned seed) {
   return rounded(times(X, X.transposed()));
 }
 
-// Moments of n neurons whose tuning curves exp(w cos(x - x_i)) stand evenly around a circle, each with noise of its own.
+// Moments of n neurons whose tuning curves exp(w cos(x - x_i)) stand evenly around a circle, each with noise of its
+// own.
 Matrix ring(index_t n, double noise, unsigned seed) {
   const index_t m = 512;
   const Matrix error = Matrix::random(n, m, seed);
@@ -145,7 +146,7 @@ PermutationParams on_a_ring() {
   return params;
 }
 
-// --- assignment -------------------------------------------------------------------------------------------------------
+// --- assignment ------------------------------------------------------------------------------------------------------
 
 Real total_cost(const std::vector<double>& cost, const Order& p) {
   Real total = 0;
@@ -180,7 +181,8 @@ TEST(Assignment, is_the_least_of_all_orders) {
   }
 }
 
-// v and u_i = min_j (cost_ij - v_j) bound every order from below by sum u + sum v: an order that costs this is the least.
+// v and u_i = min_j (cost_ij - v_j) bound every order from below by sum u + sum v: an order that costs this is the
+// least.
 void expect_certified(const std::vector<double>& cost, const Order& p, const std::vector<double>& v, double tolerance) {
   const auto n = static_cast<index_t>(v.size());
   ASSERT_TRUE(is_permutation_of(p, n));
@@ -224,7 +226,7 @@ TEST(Assignment, refuses_what_does_not_fit) {
   EXPECT_EQ(refused_argument([&] { solve_assignment(std::vector<double>(9), 3, duals); }), "duals");
 }
 
-// --- the dihedral gauge -------------------------------------------------------------------------------------------------
+// --- the dihedral gauge ----------------------------------------------------------------------------------------------
 
 TEST(Permutation, dihedral_gauge_by_hand) {
   const auto fixed = [](Order p) {
@@ -266,7 +268,7 @@ TEST(Permutation, knows_a_circulant) {
   EXPECT_TRUE(is_circulant(std::vector<double>{3}, 1));
 }
 
-// --- by hand ------------------------------------------------------------------------------------------------------------
+// --- by hand ---------------------------------------------------------------------------------------------------------
 
 // First differences of one sample y: the order that sorts y, and the tour of least squared steps.
 TEST(Permutation, by_hand) {
@@ -306,7 +308,7 @@ TEST(Permutation, by_hand) {
   }
 }
 
-// --- bound ----------------------------------------------------------------------------------------------------------------
+// --- bound -----------------------------------------------------------------------------------------------------------
 
 TEST(ProjectionBound, is_exact_for_two) {
   // 1*3 + 2*2*1 + 5*7 = 42 in one order, 1*7 + 2*2*1 + 5*3 = 26 in the other
@@ -351,7 +353,7 @@ TEST(ProjectionBound, holds_where_it_cannot_be_enumerated) {
   }
 }
 
-// --- the local search -----------------------------------------------------------------------------------------------------
+// --- the local search ------------------------------------------------------------------------------------------------
 
 // No exchange, insertion or reversal is left that helps: all of them are tried one by one.
 TEST(Polish, ends_where_no_single_move_helps) {
@@ -409,7 +411,7 @@ TEST(Polish, each_kind_of_move_is_needed_and_found) {
   EXPECT_EQ(p, turned);
 }
 
-// --- the search -----------------------------------------------------------------------------------------------------------
+// --- the search ------------------------------------------------------------------------------------------------------
 
 TEST(Permutation, small_problems_are_solved_with_and_without_trying_all) {
   int heuristic = 0, not_in_gauge = 0;
