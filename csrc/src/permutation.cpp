@@ -494,7 +494,15 @@ PermutationSearch search_permutation(std::span<const double> A_given, std::span<
   const auto [A, a_exponent] = scaled(A_given);
   auto [C, c_exponent] = scaled(C_given);
   // With A 1 = 0 the parts m 1^T + 1 m^T of C cost nothing, and taking them off keeps their rounding out of the rest.
-  if (annihilates_ones(A.data(), n)) center(C.data(), n);
+  // What is left may be small beside them: it is scaled again, unless it is their rounding.
+  if (annihilates_ones(A.data(), n)) {
+    center(C.data(), n);
+    const double nothing = 4.0 * static_cast<double>(n) * std::numeric_limits<double>::epsilon();
+    if (std::all_of(C.begin(), C.end(), [&](double x) { return std::abs(x) <= nothing; })) C.assign(C.size(), 0.0);
+    auto [rest, exponent] = scaled(C);
+    C = std::move(rest);
+    c_exponent += exponent;
+  }
   LocalSearch search(A.data(), C.data(), n, params.circulant, algebra, ticker);
 
   PermutationSearch best;

@@ -532,6 +532,11 @@ TYPED_TEST(AutocorrelationTest, what_is_refused_is_named_and_changes_nothing) {
     EXPECT_EQ(refused_argument(update(X, {1, 1, 1, 1, 1, -1e-9, 1, 1})), "weights");
     EXPECT_EQ(refused_argument(update(X, {1, 1, 1, kNaN, 1, 1, 1, 1})), "weights");
     EXPECT_EQ(refused_argument(update(X, {1, 1, 1, kInf, 1, 1, 1, 1})), "weights");
+    try {
+      update(X, {1, 1, 1, kNaN, 1, 1, 1, 1})();
+    } catch (const InvalidArgument& e) {
+      EXPECT_NE(std::string(e.what()).find("index 3"), std::string::npos) << e.what();
+    }
     EXPECT_EQ(refused_argument(update(X, std::vector<double>(8, 1e308))), "weights");
     EXPECT_EQ(refused_argument(update(HostMatrix<double>::random(4, 8, 1))), "X");
     const auto device = this->to_device(X);

@@ -213,6 +213,24 @@ TYPED_TEST(DiagonalizeTest, a_derangement_is_no_trap) {
   }
 }
 
+TYPED_TEST(DiagonalizeTest, a_vanishing_diagonal_entry_is_no_trap) {
+  // V diag(3, 2, -1) V^T is what `sum` makes of itself in SO(3), and its first diagonal entry, 2/3 - 2/3, is zero
+  using T = typename TypeParam::T;
+  const Real a = 1 / std::sqrt(Real{3}), b = std::sqrt(Real{2}) * a, h = 1 / std::sqrt(Real{2});
+  const RealMatrix V{{0, a, b}, {h, -b * h, a * h}, {h, b * h, -a * h}};
+  ASSERT_LE(difference(times(V, V.transposed()), RealMatrix::identity(3)), 1e-15);
+  const HostMatrix<T> W = times(times(V, RealMatrix::diagonal({3, 2, -1})), V.transposed()).template as<T>();
+  ASSERT_LE(std::abs(static_cast<double>(W(0, 0))), this->eps);
+  const auto r = this->run(W, with(Criterion::square, Group::special_orthogonal));
+  Real best = 0;
+  for (unsigned trial = 0; trial < 4000; ++trial) {
+    const RealMatrix Q = random_orthonormal(3, 3, trial);
+    best =
+        std::max(best, criterion_value(Criterion::square, determinant(Q) > 0 ? Q : plus(RealMatrix(3, 3), -1, Q), W));
+  }
+  EXPECT_GE(r.value, static_cast<double>(best) - 0.02 * r.bound);
+}
+
 TYPED_TEST(DiagonalizeTest, what_the_weights_leave_open_is_the_identity) {
   using T = typename TypeParam::T;
   for (const Criterion criterion : {Criterion::sum, Criterion::square}) {
@@ -303,6 +321,7 @@ TYPED_TEST(DiagonalizeTest, what_is_refused_is_named) {
   }
   // the trace, or P W, leaves its type
   const T most = std::numeric_limits<T>::max();
+  EXPECT_EQ(refused(HostMatrix<T>::diagonal({most, most}), [](auto&) {}), (std::is_same_v<T, double> ? "W" : ""));
   EXPECT_EQ(refused(HostMatrix<T>{{most, most}, {-most, most}}, [](auto&) {}), "W");
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "descramble_fixture.hpp"
+#include "gauge.hpp"
 
 namespace brockett::test {
 namespace {
@@ -247,6 +248,23 @@ TYPED_TEST(GaugeTest, a_rank_makes_the_rest_one_cluster) {
       EXPECT_LE(difference(times(rows.transposed(), rows), times(U, U.transposed())), 1e-12 + 40 * this->eps);
     }
   }
+}
+
+using Starts = std::vector<index_t>;
+
+TEST(Clusters, by_hand) {
+  EXPECT_EQ(equal_clusters({9, 8, 8, 5}, 0), Starts({0, 1, 3, 4}));
+  EXPECT_EQ(equal_clusters({9, 8, 8, 5}, 1), Starts({0, 1, 4}));     // from 1 on all are one
+  EXPECT_EQ(equal_clusters({9, 8, 8, 5}, 2), Starts({0, 1, 2, 4}));  // a cut goes through equal values, too
+  EXPECT_EQ(equal_clusters({9, 8, 8, 5}, 4), Starts({0, 1, 3, 4}));
+  EXPECT_EQ(equal_clusters({0, 0, 0}, 0), Starts({0, 3}));
+  EXPECT_EQ(equal_clusters({7}, 0), Starts({0, 1}));
+  // rounding of the largest value is no difference, 100 times as much is one, however many values there are
+  std::vector<double> values{1, 2e-15, 1e-15};
+  EXPECT_EQ(equal_clusters(values, 0), Starts({0, 1, 3}));
+  values.resize(1000, 0);
+  values[1] = 3e-14, values[2] = 0;
+  EXPECT_EQ(equal_clusters(values, 0), Starts({0, 1, 2, 1000}));
 }
 
 }  // namespace

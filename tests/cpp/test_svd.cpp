@@ -84,6 +84,10 @@ class SvdTest : public EngineTest<E> {
         r.method != "gram" || r.s[0] == 0 ? 0 : std::min(1e-7, 3e-15 * std::pow(r.s[0] / r.s.back(), 2));
     EXPECT_LE(orthogonality_error(r.U), 10 * eps * std::sqrt(n) + lost);
     EXPECT_LE(orthogonality_error(r.Vt.transposed()), 10 * eps * std::sqrt(n) + lost);
+    for (index_t j = 0; j < r.rank(); ++j) {  // of unit length, however far from orthogonal
+      EXPECT_NEAR(static_cast<double>(frobenius(r.U.block(0, j, A.rows, 1))), 1, 10 * eps * std::sqrt(n));
+      EXPECT_NEAR(static_cast<double>(frobenius(r.Vt.block(j, 0, 1, A.cols))), 1, 10 * eps * std::sqrt(n));
+    }
     for (std::size_t i = 0; i < r.s.size(); ++i) {
       EXPECT_GE(r.s[i], 0);
       if (i > 0) {
@@ -464,6 +468,20 @@ TYPED_TEST(SvdTest, singular_values_keep_their_bounds) {
         }
       }
     }
+  }
+}
+
+TYPED_TEST(SvdTest, gram_matrices_of_several_blocks) {
+  // blocks hold 2^22 numbers: columns of length 2^21 + 7 that are e_1 … with a last entry in the second block
+  using T = typename TypeParam::T;
+  const index_t m = (index_t{1} << 21) + 7;
+  HostMatrix<T> A(m, 2);
+  A(0, 0) = 3, A(m - 1, 0) = 4, A(5, 1) = 2;
+  for (const bool tall : {true, false}) {
+    const auto device = this->to_device(tall ? A : A.transposed());
+    const SingularValues r = singular_values<T>(this->context, device.view(), {ValuesMethod::gram});
+    EXPECT_NEAR(r.values[0], 5, 1e-14);
+    EXPECT_NEAR(r.values[1], 2, 1e-14);
   }
 }
 

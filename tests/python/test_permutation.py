@@ -193,6 +193,16 @@ def test_scale_does_not_matter(rng: np.random.Generator) -> None:
     assert scaled.bound == math.ldexp(plain.bound, 300)
 
 
+def test_mean_outputs_do_not_matter(rng: np.random.Generator) -> None:
+    n = 20
+    A, C, m = fourier(n), np.floor(100 * moments(rng, n, n)), np.arange(n) % 7
+    C = np.tril(C) + np.tril(C, -1).T
+    plain = pm.search_permutation(A, C, circulant=True)
+    shifted = pm.search_permutation(A, C + 2.0**40 * (m[:, None] + m), circulant=True)  # integers: nothing of C is lost
+    np.testing.assert_array_equal(shifted.order, plain.order)
+    assert shifted.cost == pytest.approx(plain.cost, rel=1e-2)
+
+
 def test_inputs_are_left_alone_and_checked(rng: np.random.Generator) -> None:
     A, C = fourier(10), moments(rng, 10, 20)
     before = A.copy(), C.copy()

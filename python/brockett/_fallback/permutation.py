@@ -126,9 +126,12 @@ def search_permutation(
     A, a_exponent = _scaled(A)
     C, c_exponent = _scaled(C)
     if _annihilates_ones(A):
-        # the parts m 1ᵀ + 1 mᵀ of C cost nothing, and taking them off keeps their rounding out of the rest
+        # the parts m 1ᵀ + 1 mᵀ of C cost nothing, and taking them off keeps their rounding out of the rest,
+        # which may be small beside them, unless it is their rounding
         mean = C.mean(axis=1)
         C = C - (mean[:, None] + mean[None, :] - mean.mean())
+        C, more = _scaled(C if np.abs(C).max() > 4.0 * n * 2.0**-52 else np.zeros_like(C))
+        c_exponent += more
     eigenvalues = None if penalty_eigenvalues is None else np.ldexp(np.asarray(penalty_eigenvalues, float), -a_exponent)
 
     search = LocalSearch(A, C, circulant)
