@@ -118,15 +118,7 @@ struct Autocorrelation::Impl {
   // M += X X^T, and for central moments the rank-one term between the two means (Chan, Golub, LeVeque 1983, eq. 2.1)
   template <class T>
   void merge_block(Moments& into, Mat<T> X, const std::vector<double>& mean, double weight, index_t count) {
-    const double sum = into.weight + weight;
-    Buffer<double> delta;
-    if (params.center && into.weight > 0) {
-      std::vector<double> d(static_cast<std::size_t>(n));
-      const double c = std::sqrt(into.weight * (weight / sum));
-      for (std::size_t i = 0; i < d.size(); ++i) d[i] = c * (mean[i] - into.mean[i]);
-      delta = Buffer<double>(la(), n, 1);
-      la().upload(d.data(), delta);
-    }
+    const Buffer<double> delta = mean_gap(into, mean, weight);
     if (qr()) {
       into.matrix = stacked_lq(into.matrix, X, delta);
     } else {
@@ -139,7 +131,24 @@ struct Autocorrelation::Impl {
       }
       if (delta.data()) la().accumulate_outer(Op::none, 1.0, delta, 1.0, into.matrix);
     }
-    for (std::size_t i = 0; i < into.mean.size(); ++i) into.mean[i] += (weight / sum) * (mean[i] - into.mean[i]);
+    advance(into, mean, weight, count);
+  }
+
+  // d with d d^T = w_a w_b / (w_a + w_b) (m_b - m_a)(m_b - m_a)^T; empty where moments are not central
+  Buffer<double> mean_gap(const Moments& into, const std::vector<double>& mean, double weight) const {
+    if (!params.center || into.weight == 0) return {};
+    std::vector<double> d(mean.size());
+    const double c = std::sqrt(into.weight * (weight / (into.weight + weight)));
+    for (std::size_t i = 0; i < d.size(); ++i) d[i] = c * (mean[i] - into.mean[i]);
+    Buffer<double> delta(la(), n, 1);
+    la().upload(d.data(), delta);
+    return delta;
+  }
+
+  // the mean, weight and count of both together
+  static void advance(Moments& into, const std::vector<double>& mean, double weight, index_t count) {
+    const double sum = into.weight + weight, share = weight / sum;
+    for (std::size_t i = 0; i < into.mean.size(); ++i) into.mean[i] += share * (mean[i] - into.mean[i]);
     into.weight = sum;
     into.n_samples += count;
   }
@@ -293,11 +302,7 @@ void Autocorrelation::update(const SampleView& x, const double* weights) {
     return;
   }
   impl.la().add(1.0, aside.matrix, impl.total.matrix);
-  auto& t = impl.total;
-  const double share = aside.weight / (t.weight + aside.weight);
-  for (std::size_t i = 0; i < t.mean.size(); ++i) t.mean[i] += share * (aside.mean[i] - t.mean[i]);
-  t.weight += aside.weight;
-  t.n_samples += aside.n_samples;
+  Impl::advance(impl.total, aside.mean, aside.weight, aside.n_samples);
 }
 
 void Autocorrelation::merge(const Autocorrelation& other) {
@@ -323,15 +328,7 @@ void Autocorrelation::merge(const Autocorrelation& other) {
     throw InvalidArgument("other", "the sum of both would overflow float64");
   }
   auto& t = impl.total;
-  const double sum = t.weight + from.total.weight;
-  Buffer<double> delta;
-  if (impl.params.center && t.weight > 0) {
-    std::vector<double> d(t.mean.size());
-    const double c = std::sqrt(t.weight * (from.total.weight / sum));
-    for (std::size_t i = 0; i < d.size(); ++i) d[i] = c * (from.total.mean[i] - t.mean[i]);
-    delta = Buffer<double>(impl.la(), impl.n, 1);
-    impl.la().upload(d.data(), delta);
-  }
+  const Buffer<double> delta = impl.mean_gap(t, from.total.mean, from.total.weight);
   if (impl.qr()) {
     t.matrix = impl.stacked_lq<double>(Mat<const double>(t.matrix), Mat<const double>(from.total.matrix), delta);
   } else {
@@ -340,10 +337,7 @@ void Autocorrelation::merge(const Autocorrelation& other) {
   }
   impl.largest = std::max(impl.largest, from.largest);
   impl.heaviest = std::max(impl.heaviest, from.heaviest);
-  const double share = from.total.weight / sum;
-  for (std::size_t i = 0; i < t.mean.size(); ++i) t.mean[i] += share * (from.total.mean[i] - t.mean[i]);
-  t.weight = sum;
-  t.n_samples += from.total.n_samples;
+  Impl::advance(t, from.total.mean, from.total.weight, from.total.n_samples);
 }
 
 Array<double> Autocorrelation::matrix() const {
