@@ -273,6 +273,19 @@ class GuardedLinAlg final : public LinAlg<T> {
     if (count > 0) access.host(host_values);
     inner_.eigen_symmetric_largest(A, count, host_values, V);
   }
+  void eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) override {
+    const Access access(vault_, "eigenvalues_batched", {region(A, true, batch, stride)});
+    access.check(A.rows == A.cols, "not square");
+    if (!A.empty() && batch > 0) access.host(host_values);
+    inner_.eigenvalues_batched(A, stride, batch, host_values);
+  }
+  void eigenvalues_hermitian_batched(Mat<T> A, Mat<T> B, index_t stride, index_t batch, T* host_values) override {
+    const Access access(vault_, "eigenvalues_hermitian_batched",
+                        {region(A, true, batch, stride), region(B, true, batch, stride)});
+    access.check(A.rows == A.cols && B.rows == A.rows && B.cols == A.cols, "shapes do not fit");
+    if (!A.empty() && batch > 0) access.host(host_values);
+    inner_.eigenvalues_hermitian_batched(A, B, stride, batch, host_values);
+  }
   void svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) override {
     const Access access(vault_, "svd_thin", {out(A), out(U), out(Vt)});
     const index_t k = std::min(A.rows, A.cols);

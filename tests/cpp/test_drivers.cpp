@@ -66,6 +66,18 @@ void BROCKETT_FORTRAN(dsyev)(const char* jobz, const char* uplo, const blas_int*
   if (failing("syev", *lwork == -1, *n, *n, a, *lda, true, info)) return;
   ORIGINAL(dsyev)(jobz, uplo, n, a, lda, w, work, lwork, info, l1, l2);
 }
+void BROCKETT_FORTRAN(zheevd)(const char* jobz, const char* uplo, const blas_int* n, double* a, const blas_int* lda,
+                              double* w, double* work, const blas_int* lwork, double* rwork, const blas_int* lrwork,
+                              blas_int* iwork, const blas_int* liwork, blas_int* info, std::size_t l1, std::size_t l2) {
+  if (failing("heevd", *lwork == -1, 2 * *n, *n, a, 2 * *lda, false, info)) return;
+  ORIGINAL(zheevd)(jobz, uplo, n, a, lda, w, work, lwork, rwork, lrwork, iwork, liwork, info, l1, l2);
+}
+void BROCKETT_FORTRAN(zheev)(const char* jobz, const char* uplo, const blas_int* n, double* a, const blas_int* lda,
+                             double* w, double* work, const blas_int* lwork, double* rwork, blas_int* info,
+                             std::size_t l1, std::size_t l2) {
+  if (failing("heev", *lwork == -1, 2 * *n, *n, a, 2 * *lda, false, info)) return;
+  ORIGINAL(zheev)(jobz, uplo, n, a, lda, w, work, lwork, rwork, info, l1, l2);
+}
 void BROCKETT_FORTRAN(dsyevr)(const char* jobz, const char* range, const char* uplo, const blas_int* n, double* a,
                               const blas_int* lda, const double* vl, const double* vu, const blas_int* il,
                               const blas_int* iu, const double* abstol, blas_int* found, double* w, double* z,
@@ -165,6 +177,19 @@ TEST_F(Drivers, leading_eigenvalues_are_retried) {
   fails["syevd"] = 1;
   run();
   EXPECT_EQ(calls["syev"], 1);
+}
+
+TEST_F(Drivers, hermitian_eigenvalues_are_retried) {
+  HostMatrix<double> A{{2, 0}, {0, 2}}, B{{0, -1}, {1, 0}};
+  double values[2];
+  fails["heevd"] = 1;
+  la.eigenvalues_hermitian_batched(mat(A), mat(B), 4, 1, values);
+  EXPECT_EQ(calls["heev"], 1);
+  EXPECT_NEAR(values[0], 1, 1e-14);
+  EXPECT_NEAR(values[1], 3, 1e-14);
+  fails["heev"] = 2;
+  EXPECT_EQ(message<NotConverged>([&] { la.eigenvalues_hermitian_batched(mat(A), mat(B), 4, 1, values); }),
+            "heevd and then heev did not converge on a 2 x 2 matrix: 1 and 2 off-diagonal entries did not vanish");
 }
 
 TEST_F(Drivers, singular_values_are_retried) {

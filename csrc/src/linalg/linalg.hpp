@@ -106,6 +106,10 @@ class LinAlg {
   virtual void eigen_symmetric(Mat<T> A, T* host_values, bool vectors) = 0;
   // the `count` largest eigenvalues, descending (host), and their vectors V (n x count) in columns; A destroyed
   virtual void eigen_symmetric_largest(Mat<T> A, index_t count, T* host_values, Mat<T> V) = 0;
+  // A_k (n x n, k < batch, `stride` elements apart), lower triangle -> eigenvalues ascending, n a matrix (host); A destroyed
+  virtual void eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) = 0;
+  // the same of the Hermitian A_k + i B_k, of which the lower triangles are read; A and B destroyed
+  virtual void eigenvalues_hermitian_batched(Mat<T> A, Mat<T> B, index_t stride, index_t batch, T* host_values) = 0;
   // A (m x n) = U diag(s) Vt, s descending (host), U (m x k), Vt (k x n), k = min(m, n); both empty: values only
   virtual void svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) = 0;
 };
@@ -120,6 +124,8 @@ class Backend {
   /// Run f(0) … f(count-1), independent, on the backend's workers (each with one BLAS thread). `poll` is called on the
   /// calling thread now and then; the exception of the lowest failing index, or poll's own, is rethrown after all stop.
   virtual void for_each(index_t count, const std::function<void(index_t)>& f, const std::function<void()>& poll) = 0;
+  /// How many matrices of `bytes` bytes a batched primitive should be given at once: 1 where for_each has the parallelism.
+  virtual index_t batch_size(std::size_t bytes) const = 0;
   /// While the returned token lives, primitives on matrices of order n use the threads that pay at that size.
   virtual std::shared_ptr<void> thread_scope(index_t n) = 0;
 };

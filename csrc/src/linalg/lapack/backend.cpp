@@ -16,6 +16,7 @@ class LapackBackend final : public Backend {
   void for_each(index_t count, const std::function<void(index_t)>& f, const std::function<void()>& poll) override {
     if (count > 0) lapack::run_on_workers(count, f, poll);
   }
+  index_t batch_size(std::size_t) const override { return 1; }
   std::shared_ptr<void> thread_scope(index_t n) override { return lapack::threads_for_order(n); }
 
  private:

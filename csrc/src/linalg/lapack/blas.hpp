@@ -45,7 +45,7 @@ struct Fortran;
 #endif
 
 // gfortran passes the length of every character argument behind the last one; other compilers ignore the surplus.
-#define BROCKETT_DECLARE(T, x, Int)                                                                                    \
+#define BROCKETT_DECLARE(T, x, c, Int)                                                                                 \
   extern "C" {                                                                                                         \
   void BROCKETT_FORTRAN(x##gemm)(const char* op_a, const char* op_b, const Int* m, const Int* n, const Int* k,         \
                                  const T* alpha, const T* a, const Int* lda, const T* b, const Int* ldb,               \
@@ -75,6 +75,12 @@ struct Fortran;
                                   const T* abstol, Int* found, T* w, T* z, const Int* ldz, Int* isuppz, T* work,       \
                                   const Int* lwork, Int* iwork, const Int* liwork, Int* info, std::size_t,             \
                                   std::size_t, std::size_t);                                                           \
+  /* complex numbers are pairs of T: c is the letter of the complex type of this precision */                          \
+  void BROCKETT_FORTRAN(c##heev)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w,         \
+                                 T* work, const Int* lwork, T* rwork, Int* info, std::size_t, std::size_t);            \
+  void BROCKETT_FORTRAN(c##heevd)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w,        \
+                                  T* work, const Int* lwork, T* rwork, const Int* lrwork, Int* iwork,                  \
+                                  const Int* liwork, Int* info, std::size_t, std::size_t);                             \
   void BROCKETT_FORTRAN(x##gesdd)(const char* jobz, const Int* m, const Int* n, T* a, const Int* lda, T* s, T* u,      \
                                   const Int* ldu, T* vt, const Int* ldvt, T* work, const Int* lwork, Int* iwork,       \
                                   Int* info, std::size_t);                                                             \
@@ -95,12 +101,14 @@ struct Fortran;
     static constexpr auto syev = &BROCKETT_FORTRAN(x##syev);                                                           \
     static constexpr auto syevd = &BROCKETT_FORTRAN(x##syevd);                                                         \
     static constexpr auto syevr = &BROCKETT_FORTRAN(x##syevr);                                                         \
+    static constexpr auto heev = &BROCKETT_FORTRAN(c##heev);                                                           \
+    static constexpr auto heevd = &BROCKETT_FORTRAN(c##heevd);                                                         \
     static constexpr auto gesdd = &BROCKETT_FORTRAN(x##gesdd);                                                         \
     static constexpr auto gesvd = &BROCKETT_FORTRAN(x##gesvd);                                                         \
     static constexpr decltype(syevd) syevd_2stage = BROCKETT_SYEVD_2STAGE(x);                                          \
   };                                                                                                                   \
   }
-BROCKETT_DECLARE(float, s, brockett::linalg::lapack::blas_int)
-BROCKETT_DECLARE(double, d, brockett::linalg::lapack::blas_int)
+BROCKETT_DECLARE(float, s, c, brockett::linalg::lapack::blas_int)
+BROCKETT_DECLARE(double, d, z, brockett::linalg::lapack::blas_int)
 #undef BROCKETT_DECLARE
 #undef BROCKETT_SYEVD_2STAGE

@@ -79,6 +79,37 @@ blas_int syev(const Eigen<T>& e) {
   return info;
 }
 
+// The eigenvalues of an interleaved Hermitian matrix, by divide and conquer's QL or by plain QL.
+template <class T>
+blas_int heevd(const Eigen<T>& e) {
+  const char uplo = 'L';
+  blas_int info = 0, lwork = -1, lrwork = -1, liwork = -1, isize = 0;
+  T answer[2] = {}, rsize = 0;
+  const auto call = [&](T* work, T* rwork, blas_int* iwork) {
+    Fortran<T>::heevd(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, work, &lwork, rwork, &lrwork, iwork, &liwork, &info, 1,
+                      1);
+    check_arguments(info, "heevd");
+  };
+  call(answer, &rsize, &isize);
+  lwork = std::max(queried_size(answer[0], "heevd"), e.n + 1);
+  lrwork = std::max(queried_size(rsize, "heevd"), e.n);
+  liwork = std::max<blas_int>(isize, 1);
+  Scratch<T> work(2 * static_cast<index_t>(lwork)), rwork(lrwork);
+  Scratch<blas_int> iwork(liwork);
+  call(work.data(), rwork.data(), iwork.data());
+  return info;
+}
+template <class T>
+blas_int heev(const Eigen<T>& e) {
+  const char uplo = 'L';
+  blas_int info = 0;
+  const blas_int lwork = std::max<blas_int>(1, 2 * e.n);
+  Scratch<T> work(2 * static_cast<index_t>(lwork)), rwork(3 * static_cast<index_t>(e.n));
+  Fortran<T>::heev(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, work.data(), &lwork, rwork.data(), &info, 1, 1);
+  check_arguments(info, "heev");
+  return info;
+}
+
 // Eigenpairs first … last (1-based, ascending) by bisection and inverse iteration; returns info, or n where fewer
 // were found.
 template <class T>
@@ -228,6 +259,41 @@ void Spectral<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_value
   for (index_t j = 0; j < count; ++j) {
     host_values[j] = values[n - 1 - j];
     std::copy_n(A.data + (n - 1 - j) * A.ld, n, V.data + j * V.ld);
+  }
+}
+
+// A_k = V_k diag(values_k) V_k^T
+template <class T>
+void Spectral<T>::eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) {
+  for (index_t k = 0; k < batch; ++k) {
+    eigen_symmetric({A.data + k * stride, A.rows, A.cols, A.ld}, host_values + k * A.cols, false);
+  }
+}
+
+// A_k + i B_k = V_k diag(values_k) V_k^*
+template <class T>
+void Spectral<T>::eigenvalues_hermitian_batched(Mat<T> A, Mat<T> B, index_t stride, index_t batch, T* host_values) {
+  if (A.empty()) return;
+  const index_t n = A.cols;
+  Scratch<T> interleaved(2 * n * n);
+  for (index_t k = 0; k < batch; ++k) {
+    const T* a = A.data + k * stride;
+    const T* b = B.data + k * stride;
+    const auto gather = [&] {
+      for (index_t j = 0; j < n; ++j) {
+        for (index_t i = j; i < n; ++i) {
+          interleaved[2 * (i + j * n)] = a[i + j * A.ld];
+          interleaved[2 * (i + j * n) + 1] = i == j ? T{0} : b[i + j * B.ld];
+        }
+      }
+    };
+    const Eigen<T> problem{'N', to_blas(n, "order"), to_blas(n, "leading dimension"), interleaved.data(),
+                           host_values + k * n};
+    gather();
+    const blas_int info = heevd(problem);
+    if (info == 0) continue;
+    gather();
+    if (const blas_int again = heev(problem)) throw_not_converged("heevd", info, "heev", again, n, n);
   }
 }
 
