@@ -3,23 +3,24 @@
 
 #include <optional>
 
+#include "accumulator.hpp"
 #include "array_view.hpp"
 #include "bindings.hpp"
 
 namespace brockett::python {
 namespace {
 
-/// The Python objects behind the views of one call; they must outlive it.
+/// The arrays behind the views of one call; they must outlive it.
 struct Source {
   std::string kind;
-  py::array samples;  // preactivations: Y, inputs: X
+  ArrayRef samples;  // preactivations: Y, inputs: X
   py::object bias;    // or None
   bool center = false;
   index_t n_samples = 0;
-  py::array moments;  // matrix: R, covariance: C
-  const Autocorrelation* accumulator = nullptr;
+  ArrayRef moments;  // matrix: R, covariance: C
+  const Accumulator* accumulator = nullptr;
   std::vector<std::pair<double, SampleView>> stack;
-  std::vector<py::array> stacked;
+  std::vector<ArrayRef> stacked;
 };
 
 template <class T>
@@ -33,15 +34,15 @@ Source source_from(const Dict& spec) {
   s.bias = spec.contains("bias") ? py::object(spec["bias"]) : py::none();
   s.center = value_or(spec, "center", false);
   s.n_samples = value_or<index_t>(spec, "n_samples", 0);
-  if (s.kind == "preactivations") s.samples = spec["Y"].cast<py::array>();
-  if (s.kind == "inputs") s.samples = spec["X"].cast<py::array>();
-  if (s.kind == "matrix") s.moments = spec["R"].cast<py::array>();
-  if (s.kind == "covariance") s.moments = spec["C"].cast<py::array>();
-  if (s.kind == "accumulator") s.accumulator = &spec["acc"].cast<const Autocorrelation&>();
+  if (s.kind == "preactivations") s.samples = spec["Y"].cast<ArrayRef>();
+  if (s.kind == "inputs") s.samples = spec["X"].cast<ArrayRef>();
+  if (s.kind == "matrix") s.moments = spec["R"].cast<ArrayRef>();
+  if (s.kind == "covariance") s.moments = spec["C"].cast<ArrayRef>();
+  if (s.kind == "accumulator") s.accumulator = &spec["acc"].cast<const Accumulator&>();
   if (spec.contains("stack")) {
     for (const auto& item : spec["stack"]) {
       const auto pair = item.cast<py::tuple>();
-      s.stacked.push_back(pair[1].cast<py::array>());
+      s.stacked.push_back(pair[1].cast<ArrayRef>());
       s.stack.emplace_back(pair[0].cast<double>(), sample_view(s.stacked.back(), "stack"));
     }
   }
@@ -63,7 +64,7 @@ Preactivations preactivations(const Context& context, const Source& s, MatrixVie
       if (s.kind == "preactivations") return Preactivations::from_samples(context, *samples, s.center);
       if (s.kind == "inputs") return Preactivations::from_inputs<T>(context, W, *samples, bias, s.center);
       if (s.kind == "accumulator") {
-        return Preactivations::from_autocorrelation<T>(context, W, *s.accumulator, bias, s.center);
+        return Preactivations::from_autocorrelation<T>(context, W, s.accumulator->total, bias, s.center);
       }
       if (s.kind == "matrix") return Preactivations::from_matrix<T>(context, W, *moments, s.n_samples);
       if (s.kind == "isotropic") return Preactivations::isotropic<T>(context, W, bias);
@@ -108,10 +109,10 @@ DescrambleParams descramble_params(const Dict& penalty, const std::string& group
 }
 
 template <class T>
-Dict to_dict(Descrambling<T> r) {
+Dict to_dict(Descrambling<T> r, const Place& place) {
   Dict out;
-  out["P"] = to_numpy(r.P);
-  out["weights"] = r.weights.empty() ? py::object(py::none()) : py::object(to_numpy(r.weights));
+  out["P"] = to_python(r.P, place);
+  out["weights"] = r.weights.empty() ? py::object(py::none()) : to_python(r.weights, place);
   out["permutation"] = r.permutation.empty() ? py::object(py::none()) : py::object(to_numpy(std::move(r.permutation)));
   out["cost"] = r.cost;
   out["optimum"] = r.optimum;
@@ -128,20 +129,22 @@ Dict to_dict(Descrambling<T> r) {
 
 template <class T>
 Dict descramble_as(const py::object& W, const Dict& source, DescrambleParams params, const py::object& P0) {
-  py::array weights, given;
+  const ArrayRef weights(W), given(P0);
   MatrixView<const T> w;
-  if (!W.is_none()) {
-    weights = W.cast<py::array>();
-    w = matrix_view<T>(weights, "W");
-  }
-  if (!P0.is_none()) {
-    given = P0.cast<py::array>();
-    params.P0 = matrix_view<double>(given, "gauge");
-  }
+  if (weights.given()) w = matrix_view<T>(weights, "W");
+  if (given.given()) params.P0 = matrix_view<double>(given, "gauge");
   const Source s = source_from(source);
-  const Context context = interruptible();
+  // Its matrix is made on the accumulator's own stream, so that is where the rest is done.
+  Workplace where = s.accumulator != nullptr
+                        ? Workplace("autocorrelation", s.accumulator->place, {{"W", &weights}, {"gauge", &given}})
+                        : Workplace({{"W", &weights},
+                                     {s.kind.c_str(), &s.samples},
+                                     {s.kind == "matrix" ? "autocorrelation" : "covariance", &s.moments},
+                                     {"gauge", &given}});
+  for (const auto& stacked : s.stacked) where.add("stack", stacked.place());
+  const Context context = where.context();
   const Preactivations y = preactivations<T>(context, s, w);
-  return to_dict(unlocked([&] { return descramble<T>(context, y, w, params); }));
+  return to_dict(unlocked([&] { return descramble<T>(context, y, w, params); }), where.place());
 }
 
 Dict descramble_any(const py::object& W, const Dict& source, const Dict& penalty, const std::string& group,
@@ -153,7 +156,7 @@ Dict descramble_any(const py::object& W, const Dict& source, const Dict& penalty
   throw InvalidArgument("dtype", "expected 'float32' or 'float64', got " + dtype);
 }
 
-Dict diagonalize_any(const py::array& W, const std::string& criterion, const std::string& group, int max_iterations,
+Dict diagonalize_any(const ArrayRef& W, const std::string& criterion, const std::string& group, int max_iterations,
                      double tol) {
   DiagonalizeParams p;
   if (criterion != "sum" && criterion != "square") {
@@ -169,10 +172,11 @@ Dict diagonalize_any(const py::array& W, const std::string& criterion, const std
   return by_dtype(W, "W", [&](auto type) {
     using T = decltype(type);
     const auto view = matrix_view<T>(W, "W");
-    auto r = unlocked([&] { return diagonalize<T>(interruptible(), view, p); });
+    const Workplace where{{"W", &W}};
+    auto r = unlocked([&] { return diagonalize<T>(where.context(), view, p); });
     Dict out;
-    out["P"] = to_numpy(r.P);
-    out["weights"] = to_numpy(r.weights);
+    out["P"] = to_python(r.P, where.place());
+    out["weights"] = to_python(r.weights, where.place());
     out["value"] = r.value;
     out["bound"] = r.bound;
     out["iterations"] = r.iterations;
@@ -181,14 +185,15 @@ Dict diagonalize_any(const py::array& W, const std::string& criterion, const std
   });
 }
 
-Dict cost(const py::array& P, const py::array& C, const Dict& penalty) {
+Dict cost(const ArrayRef& P, const ArrayRef& C, const Dict& penalty) {
   const Penalty a = penalty_from(penalty);
   const auto p = matrix_view<double>(P, "P");
   const auto c = matrix_view<double>(C, "C");
-  const BrockettCost r = unlocked([&] { return brockett_cost(interruptible(), p, c, a); });
+  const Workplace where{{"P", &P}, {"C", &C}};
+  const BrockettCost r = unlocked([&] { return brockett_cost(where.context(), p, c, a); });
   Dict out;
   out["value"] = r.value;
-  out["gradient"] = to_numpy(r.gradient);
+  out["gradient"] = to_python(r.gradient, where.place());
   return out;
 }
 

@@ -32,6 +32,8 @@ void translate(std::exception_ptr p) {
     raise("OutOfMemory", e.what());
   } catch (const Unsupported& e) {
     raise("Unsupported", e.what());
+  } catch (const EngineUnavailable& e) {
+    raise("EngineUnavailable", e.what());
   } catch (const Interrupted&) {
     PyErr_SetNone(PyExc_KeyboardInterrupt);
   } catch (const Error& e) {

@@ -42,17 +42,17 @@ SingularValuesParams values_params(const std::string& method) {
 }
 
 template <class T>
-Dict to_dict(Svd<T> r) {
+Dict to_dict(Svd<T> r, const Place& place) {
   Dict out;
-  out["U"] = to_numpy(r.U);
+  out["U"] = to_python(r.U, place);
   out["s"] = to_numpy(std::move(r.s));
-  out["Vt"] = to_numpy(r.Vt);
+  out["Vt"] = to_python(r.Vt, place);
   out["residual"] = r.residual;
   out["method"] = r.method;
   return out;
 }
 
-Dict to_dict(SingularValues r) {
+Dict to_dict(SingularValues r, const Place&) {
   Dict out;
   out["values"] = to_numpy(std::move(r.values));
   out["n_resolved"] = r.n_resolved;
@@ -63,39 +63,40 @@ Dict to_dict(SingularValues r) {
 
 /// f(context, matrix) for each matrix of the batch A (batch, m, n), on the workers; a list of what to_dict makes of it.
 template <class T, class F>
-Dicts over_batch(const py::array& A, F&& f) {
+Dicts over_batch(const ArrayRef& A, F&& f) {
   if (A.ndim() != 3) throw InvalidArgument("A", "expected 3 axes, got " + std::to_string(A.ndim()));
   const index_t count = A.shape(0);
-  if (A.strides(0) % static_cast<py::ssize_t>(sizeof(T)) != 0)
-    throw InvalidArgument("A", "is not aligned to its elements");
-  const index_t step = A.strides(0) / static_cast<py::ssize_t>(sizeof(T));
+  if (A.strides(0) % static_cast<index_t>(sizeof(T)) != 0) throw InvalidArgument("A", "is not aligned to its elements");
+  const index_t step = A.strides(0) / static_cast<index_t>(sizeof(T));
   std::vector<MatrixView<const T>> views;
   for (index_t k = 0; k < count; ++k) views.push_back(view_of_last_axes<T>(A, "A", k * step));
   using Result = decltype(f(std::declval<Context>(), views[0]));
   std::vector<Result> results(static_cast<std::size_t>(count));
+  const Workplace where{{"A", &A}};
   unlocked([&] {
     // Workers may not run the interrupt check, which wants the calling thread.
-    const Context quiet;
-    parallel_for(interruptible(), count, [&](index_t k) {
+    const Context quiet = where.quiet();
+    parallel_for(where.context(), count, [&](index_t k) {
       results[static_cast<std::size_t>(k)] = f(quiet, views[static_cast<std::size_t>(k)]);
     });
   });
   Dicts out;
-  for (auto& r : results) out.append(to_dict(std::move(r)));
+  for (auto& r : results) out.append(to_dict(std::move(r), where.place()));
   return out;
 }
 
-Dict svd_one(const py::array& A, index_t rank, double tol, double frobenius_tol, const std::string& method,
+Dict svd_one(const ArrayRef& A, index_t rank, double tol, double frobenius_tol, const std::string& method,
              std::uint64_t seed, index_t oversampling, int iterations, const std::string& signs) {
   const SvdParams p = svd_params(rank, tol, frobenius_tol, method, seed, oversampling, iterations, signs);
   return by_dtype(A, "A", [&](auto type) {
     using T = decltype(type);
     const auto view = matrix_view<T>(A, "A");
-    return to_dict(unlocked([&] { return svd<T>(interruptible(), view, p); }));
+    const Workplace where{{"A", &A}};
+    return to_dict(unlocked([&] { return svd<T>(where.context(), view, p); }), where.place());
   });
 }
 
-Dicts svd_batch(const py::array& A, index_t rank, double tol, double frobenius_tol, const std::string& method,
+Dicts svd_batch(const ArrayRef& A, index_t rank, double tol, double frobenius_tol, const std::string& method,
                 std::uint64_t seed, index_t oversampling, int iterations, const std::string& signs) {
   const SvdParams p = svd_params(rank, tol, frobenius_tol, method, seed, oversampling, iterations, signs);
   return by_dtype(A, "A", [&](auto type) {
@@ -104,16 +105,17 @@ Dicts svd_batch(const py::array& A, index_t rank, double tol, double frobenius_t
   });
 }
 
-Dict singular_values_one(const py::array& A, const std::string& method) {
+Dict singular_values_one(const ArrayRef& A, const std::string& method) {
   const SingularValuesParams p = values_params(method);
   return by_dtype(A, "A", [&](auto type) {
     using T = decltype(type);
     const auto view = matrix_view<T>(A, "A");
-    return to_dict(unlocked([&] { return singular_values<T>(interruptible(), view, p); }));
+    const Workplace where{{"A", &A}};
+    return to_dict(unlocked([&] { return singular_values<T>(where.context(), view, p); }), where.place());
   });
 }
 
-Dicts singular_values_batch(const py::array& A, const std::string& method) {
+Dicts singular_values_batch(const ArrayRef& A, const std::string& method) {
   const SingularValuesParams p = values_params(method);
   return by_dtype(A, "A", [&](auto type) {
     using T = decltype(type);
@@ -122,16 +124,17 @@ Dicts singular_values_batch(const py::array& A, const std::string& method) {
   });
 }
 
-Dict whitened(const py::array& W, const py::array& R, index_t rank) {
+Dict whitened(const ArrayRef& W, const ArrayRef& R, index_t rank) {
   return by_dtype(W, "W", [&](auto type) {
     using T = decltype(type);
     const auto w = matrix_view<T>(W, "W");
     const auto moments = matrix_view<double>(R, "R");
-    auto r = unlocked([&] { return whitened_svd<T>(interruptible(), w, moments, rank); });
+    const Workplace where{{"W", &W}, {"R", &R}};
+    auto r = unlocked([&] { return whitened_svd<T>(where.context(), w, moments, rank); });
     Dict out;
-    out["U"] = to_numpy(r.U);
+    out["U"] = to_python(r.U, where.place());
     out["s"] = to_numpy(std::move(r.s));
-    out["projected"] = to_numpy(r.projected);
+    out["projected"] = to_python(r.projected, where.place());
     out["error"] = r.error;
     return out;
   });

@@ -9,6 +9,7 @@
 namespace brockett::python {
 
 void bind_errors(pybind11::module_& m);
+void bind_device_array(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 void bind_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);

@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, m) {
   using namespace brockett::python;
   m.doc() = "Compiled engine of brockett on BLAS/LAPACK. Private: use the functions of brockett itself.";
   bind_errors(m);
+  bind_device_array(m);  // before those whose signatures name it
   bind_machine(m);
   bind_autocorrelation(m);
   bind_svd(m);
