@@ -399,21 +399,41 @@ DeviceArray reshaped(const DeviceArray& array, const std::vector<index_t>& shape
     throw InvalidArgument("shape", "cannot be " + shape_text(shape) + ", the array has " + shape_text(array.shape));
   }
   out.strides = c_strides(shape);
-  if (array.contiguous()) return out;
-  // Axes of length one come and go in any layout.
-  std::vector<std::pair<index_t, index_t>> axes;
+  if (array.contiguous() || out.size() == 0) return out;
+  // Axes of length one come and go in any layout; the others pair up in groups of equal size, of which the old one must
+  // lie in one piece where the new one cuts it differently.
+  std::vector<std::pair<index_t, index_t>> old;
   for (std::size_t i = 0; i < array.shape.size(); ++i) {
-    if (array.shape[i] != 1) axes.emplace_back(array.shape[i], array.strides[i]);
+    if (array.shape[i] != 1) old.emplace_back(array.shape[i], array.strides[i]);
   }
-  auto next = axes.begin();
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] == 1) continue;
-    if (next == axes.end() || next->first != shape[i]) {
-      throw InvalidArgument("shape", "an array of shape " + shape_text(array.shape) +
-                                         " that is not in C order cannot be " + shape_text(shape) +
-                                         " without a copy: lay it out in C order");
+  std::size_t from = 0;
+  for (std::size_t to = 0; to < shape.size();) {
+    if (shape[to] == 1) {
+      ++to;
+      continue;
     }
-    out.strides[i] = next++->second;
+    std::size_t from_end = from + 1, to_end = to + 1;
+    index_t have = old[from].first, want = shape[to];
+    while (have != want) {
+      if (have < want) {
+        have *= old[from_end++].first;
+      } else {
+        want *= shape[to_end++];
+      }
+    }
+    for (std::size_t k = from; k + 1 < from_end; ++k) {
+      if (old[k].second != old[k + 1].first * old[k + 1].second) {
+        throw InvalidArgument("shape", "an array of shape " + shape_text(array.shape) + " with such strides cannot be " +
+                                           shape_text(shape) + " without a copy: lay it out in C order");
+      }
+    }
+    index_t step = old[from_end - 1].second;
+    for (std::size_t k = to_end; k-- > to;) {
+      out.strides[k] = step;
+      step *= shape[k];
+    }
+    from = from_end;
+    to = to_end;
   }
   return out;
 }

@@ -9,8 +9,11 @@ The rules, the same for every function:
 * Nothing is copied where a row- or column-major view describes the array: C and Fortran order, slices with a step of
   one in the contiguous axis, read-only and memory-mapped arrays. Other strides, foreign byte order and unaligned data
   cost one copy. Inputs are never written to.
-* torch tensors are taken as they are in CPU memory; a graph they belong to is left alone (`detach`).
-* Memory on another device is never moved: it is served where it is, or refused by name.
+* torch tensors are taken as they are; a graph they belong to is left alone (`detach`).
+* Memory on a device is never moved: it is served where it is, or refused by name. On a CUDA device the work is queued
+  on the stream that the caller's library works on. Spectra and other short vectors of an array whose library has no
+  namespace (whatever has nothing but DLPack or ``__cuda_array_interface__``) come as NumPy arrays, its matrices as
+  `DeviceArray`, which any library takes over without a copy.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._engine import Engine, engine_for
+from . import _device
+from ._engine import Engine, engine_for, serves
 from ._errors import BrockettError, InvalidArgument, InvalidType, NonFinite, OutOfMemory
 
 __all__ = ["Operand", "Space", "accept", "common_space", "host_matrix", "host_vector", "user_errors"]
@@ -43,7 +47,7 @@ class Space:
         Name of the library, for messages and comparison.
     device : str
         Name of the device, likewise.
-    where : {"host", "cupy", "array-api"}
+    where : {"host", "cuda", "cupy", "array-api"}
         Which kind of engine serves it.
     xp : module
         Namespace of the arrays given to the engine: NumPy for everything in host memory.
@@ -64,6 +68,15 @@ class Space:
     def same(self, other: Space) -> bool:
         return (self.library, self.device) == (other.library, other.device)
 
+    @property
+    def memory(self) -> str:
+        """What is equal where one engine reaches both: libraries share host memory, and that of a CUDA device."""
+        if self.where == "host":
+            return "host memory"
+        if self.where in ("cuda", "cupy"):
+            return f"cuda:{_device.ordinal(self.xp_device)}"
+        return str(self)
+
     def back(self, array: Any) -> Any:
         """An engine's result as the caller's kind of array; no copy in host memory."""
         return self._back(array)
@@ -77,6 +90,19 @@ class Space:
 
 
 HOST = Space("numpy", "cpu", "host", np, None, lambda array: array)
+
+
+def cuda_space(library: str, xp: Any, number: int) -> Space:
+    """CUDA device `number`, for arrays of a library."""
+    device = _device.device_of(xp, number)
+
+    def back(array: Any) -> Any:
+        if xp is _device.Namespace or not isinstance(array, np.ndarray):
+            return array
+        return xp.asarray(array, device=device)
+
+    where = "cupy" if library == "cupy" else "cuda"
+    return Space(library, f"cuda:{number}", where, xp, device, back)
 
 
 @dataclass(frozen=True)
@@ -165,6 +191,10 @@ def accept(value: Any, argument: str, *, samples: bool = False) -> Operand:
     if torch is not None and isinstance(value, torch.Tensor):
         return _from_torch(value, argument, samples, torch)
     _refuse_by_name(value, argument)
+    if not hasattr(value, "__array_namespace__") and not _is_cupy(value):
+        found = _device.accept_foreign(value, argument)
+        if found is not None:
+            return _from_device(*found, argument, samples)
     if hasattr(value, "__array_namespace__") or _is_cupy(value):
         return _from_namespace(value, argument, samples)
     if hasattr(value, "__dlpack__"):
@@ -190,6 +220,17 @@ def common_space(*operands: Operand | None) -> Space:
                 "one library, on one device",
             )
     return space if space is not None else HOST
+
+
+def in_library_of(operand: Operand, space: Space) -> Operand:
+    """The same memory as an array of another library, where both libraries reach it; else as it is."""
+    if operand.space.same(space) or operand.space.memory != space.memory:
+        return operand
+    if space.where == "host":  # all of these are NumPy's in the engine
+        return replace(operand, space=space)
+    stream = _device.current_stream(space.xp, _device.ordinal(space.xp_device))
+    array = _device.exporter(space.xp)(_device.import_array(operand.array, stream, operand.argument))
+    return replace(operand, array=array, space=space)
 
 
 # --- the libraries ----------------------------------------------------------------------------------------------------
@@ -253,6 +294,8 @@ def _from_torch(tensor: Any, argument: str, samples: bool, torch: Any) -> Operan
         raise InvalidType(argument, "quantized torch tensors are not supported; call .dequantize()")
     if tensor.is_complex():
         raise _complex_error(argument, str(tensor.dtype))
+    if tensor.device.type == "cuda":
+        return _from_torch_device(tensor.detach().resolve_neg(), argument, samples, torch)
     if tensor.device.type != "cpu":
         raise InvalidType(
             argument,
@@ -275,6 +318,29 @@ def _from_torch(tensor: Any, argument: str, samples: bool, torch: Any) -> Operan
     return _from_numpy(array, argument, samples, space)
 
 
+def _from_torch_device(tensor: Any, argument: str, samples: bool, torch: Any) -> Operand:
+    space = cuda_space("torch", _device.namespace_of("torch"), int(tensor.device.index))
+    result, array = "float64", tensor
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        result, array = "float32", tensor if samples else tensor.to(torch.float32)
+    elif tensor.dtype == torch.float32:
+        result = "float32"
+    elif tensor.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        array = tensor.to(torch.float64)
+    elif tensor.dtype != torch.float64:
+        raise InvalidType(argument, f"a torch tensor of {tensor.dtype} is not supported")
+    return Operand(array, argument, tuple(tensor.shape), result, space)
+
+
+def _from_device(array: Any, number: int, library: str, argument: str, samples: bool) -> Operand:
+    space = cuda_space(library, _device.Namespace, number)
+    result = _device.check_numeric(array, argument)
+    shape = tuple(array.shape)
+    if array.dtype in ("float16", "bfloat16") and not samples:
+        array = array.astype("float32")
+    return Operand(array, argument, shape, result, space)
+
+
 def _to_torch(array: Any) -> Any:
     import torch
 
@@ -295,7 +361,13 @@ def _from_namespace(value: Any, argument: str, samples: bool) -> Operand:
     def back(array: Any) -> Any:
         return xp.asarray(array, device=device) if isinstance(array, np.ndarray) else array
 
-    space = Space(library, str(device), "cupy" if library == "cupy" else "array-api", xp, device, back)
+    number = _device.on_cuda(value)
+    if library == "cupy":
+        space = cuda_space("cupy", xp, _device.ordinal(device))
+    elif number is not None and serves("cuda"):
+        space = replace(cuda_space(library, xp, number), xp_device=device, _back=back)
+    else:
+        space = Space(library, str(device), "array-api", xp, device, back)
     _check_float64(xp, device, argument, space)
     dtype, result, array = value.dtype, "float64", value
     if dtype == xp.float32:
@@ -387,12 +459,18 @@ def to_host(array: Any, space: Space) -> npt.NDArray[Any]:
     """An engine's array as a NumPy array; a copy off a device."""
     if isinstance(array, np.ndarray):
         return array
+    if _device.is_device_array(array):
+        values: npt.NDArray[Any] = array.to_host()
+        return values
+    if space.library == "torch":
+        values = array.cpu().numpy()
+        return values
     if space.library == "cupy":
         host: npt.NDArray[Any] = array.get()
         return host
     if space.library == "array_api_strict":
         return np.asarray(array.to_device(space.xp.Device("CPU_DEVICE")))
-    return np.from_dlpack(array)
+    return np.asarray(array) if space.where == "cuda" else np.from_dlpack(array)
 
 
 # --- shapes and layouts -----------------------------------------------------------------------------------------------
@@ -438,8 +516,9 @@ def sample_rows(operand: Operand, n_features: int | None = None) -> Operand:
     if width == 0:
         raise InvalidArgument(operand.argument, f"must have at least one feature, got shape {operand.shape}")
     rows = _reshape(operand, (math.prod(operand.shape[:-1]), width))
-    if operand.space.xp is np and not _row_major(rows):
-        rows = np.ascontiguousarray(rows)
+    layout = _layout(rows)
+    if layout is not None and not _row_major(*layout):
+        rows = _in_c_order(rows)
     return operand.with_array(rows)
 
 
@@ -454,26 +533,54 @@ def _reshape(operand: Operand, shape: tuple[int, ...]) -> Any:
     return operand.space.xp.reshape(operand.array, shape)
 
 
-def _row_major(array: npt.NDArray[Any]) -> bool:
-    rows, cols = array.shape[-2:]
-    step_row, step_col = array.strides[-2:]
-    size = array.itemsize
+_Layout = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+def _layout(array: Any) -> _Layout | None:
+    """Shape, strides in bytes and bytes of an element; None of arrays that do not tell."""
+    if hasattr(array, "strides"):  # NumPy, CuPy, DeviceArray
+        return tuple(array.shape), tuple(array.strides), int(array.itemsize)
+    if hasattr(array, "element_size"):  # torch
+        size = int(array.element_size())
+        return tuple(array.shape), tuple(step * size for step in array.stride()), size
+    return None
+
+
+def _row_major(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> bool:
+    rows, cols = shape[-2:]
+    step_row, step_col = strides[-2:]
     return (cols <= 1 or step_col == size) and (rows <= 1 or (step_row >= cols * size and step_row % size == 0))
+
+
+def _in_c_order(array: Any) -> Any:
+    if isinstance(array, np.ndarray):
+        return np.ascontiguousarray(array)
+    if hasattr(array, "contiguous"):
+        return array.contiguous()
+    # A DeviceArray has no copy of its own: the engine refuses it, by its argument's name.
+    return array if _device.is_device_array(array) else sys.modules["cupy"].ascontiguousarray(array)
 
 
 def described(array: Any) -> Any:
     """The same values such that the last two axes are row- or column-major; a copy only where they are not."""
-    if not isinstance(array, np.ndarray):
+    layout = _layout(array)
+    if layout is None:
         return array
-    if _row_major(array) or _row_major(array.swapaxes(-1, -2)):
-        return array
-    return np.ascontiguousarray(array)
+    shape, strides, size = layout
+    swapped = (*shape[:-2], shape[-1], shape[-2]), (*strides[:-2], strides[-1], strides[-2])
+    return array if _row_major(shape, strides, size) or _row_major(*swapped, size) else _in_c_order(array)
+
+
+def goes_with(vector: Operand, like: Space) -> bool:
+    """Whether a short vector may stand beside arrays of a space: of that space, a list, or already in host memory,
+    which is where the engines want it, beside arrays on a CUDA device."""
+    return vector.neutral or vector.space.same(like) or (like.where == "cuda" and vector.space.where == "host")
 
 
 def host_vector(value: Any, argument: str, length: int, like: Space) -> npt.NDArray[np.float64]:
     """A short vector (a bias, weights) in host memory, from the same library as its neighbours or a list."""
     operand = accept(value, argument)
-    if not operand.neutral and not operand.space.same(like):
+    if not goes_with(operand, like):
         raise InvalidType(argument, f"is an array of {operand.space}, but its neighbours are of {like}")
     if operand.shape != (length,):
         raise InvalidArgument(argument, f"expected shape ({length},), got {operand.shape}")

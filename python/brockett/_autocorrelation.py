@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _arrays, _files, _options
+from . import _arrays, _device, _files, _options
 from ._arrays import HOST, Operand, Space
 from ._engine import Engine, engine_for, load
 from ._errors import BrockettError, FileFormatError, InvalidArgument, InvalidType
@@ -16,7 +16,7 @@ from ._errors import BrockettError, FileFormatError, InvalidArgument, InvalidTyp
 __all__ = ["Autocorrelation", "autocorrelation"]
 
 METHODS = ("gram", "qr")
-PRECISIONS = ("double", "single")
+PRECISIONS = ("double", "single", "tf32", "bf16", "fp16")
 
 _FORMAT = "brockett.Autocorrelation/1"
 _FIELDS = ("n_features", "n_samples", "weight", "center", "method", "precision", "mean", "moment")
@@ -35,14 +35,24 @@ class Autocorrelation:
     method : {"gram", "qr"}, default "gram"
         "gram" adds up x xᵀ. "qr" streams a square root L of it, R = L Lᵀ, by LQ: about twice the cost, for data whose
         condition number is beyond 1e7, where the Gram matrix loses the small end of the spectrum.
-    precision : {"double", "single"}, default "double"
+    precision : {"double", "single", "tf32", "bf16", "fp16"}, default "double"
         "double": float64 products and totals, whatever the data. "single": float32 products within a block of samples,
-        float64 totals; half the cost, 1e-7 of the largest eigenvalue as the error. Where a descrambler is made from it
-        there is a warning: on smooth data float32 products cost 4 % to 22 % of the optimum. Only with "gram".
+        float64 totals; half the cost, 1e-7 of the largest eigenvalue as the error. "tf32", "bf16" and "fp16" round the
+        samples to the 10, 7 or 10 bits of mantissa of these types, on a CUDA device only, whose tensor units sum their
+        products in float32; totals are float64. The rounding is an error of 5e-4 ("bf16": 4e-3) in every entry of x
+        that the type does not hold: none for samples that came as bfloat16 or float16. Where a descrambler is made from
+        anything but "double" there is a warning: on smooth data float32 products cost 4 % to 22 % of the optimum. Only
+        with "gram".
+    device : {None, "cuda", "cuda:<n>"}, torch.device or cupy.cuda.Device, default None
+        Where to sum. None: where the samples are. With a CUDA device, samples in host memory are taken as well: they
+        are streamed through pinned buffers, copy and sums overlapped, so a memory-mapped file may be larger than the
+        memory of the device. Results are then on the device: PyTorch tensors for a torch.device and for samples that
+        are tensors, CuPy arrays for a cupy.cuda.Device, and otherwise `DeviceArray`, which any library takes over
+        without a copy (``torch.from_dlpack(acc.matrix())``).
 
     Attributes
     ----------
-    n_features, center, method, precision
+    n_features, center, method, precision, device
         As given.
     n_samples : int
         Samples with a weight above zero.
@@ -52,7 +62,9 @@ class Autocorrelation:
     Raises
     ------
     InvalidArgument
-        An unknown word, `n_features` below 1, or precision="single" with method="qr".
+        An unknown word, `n_features` below 1, or anything but precision="double" with method="qr".
+    EngineUnavailable
+        There is no such CUDA device, or no plugin for it.
 
     Notes
     -----
@@ -79,13 +91,26 @@ class Autocorrelation:
     ([1.0, 2.0], 3)
     """
 
-    def __init__(self, n_features: int, center: bool = False, method: str = "gram", precision: str = "double") -> None:
+    def __init__(
+        self,
+        n_features: int,
+        center: bool = False,
+        method: str = "gram",
+        precision: str = "double",
+        *,
+        device: Any = None,
+    ) -> None:
         self._n_features = _options.count("n_features", n_features, least=1)
         self._center = _options.flag("center", center)
         self._method = _options.option("method", method, METHODS)
         self._precision = _options.option("precision", precision, PRECISIONS)
-        if self._method == "qr" and self._precision == "single":
-            raise InvalidArgument("precision", "'single' goes with method='gram' only: 'qr' is there for more digits")
+        if self._method == "qr" and self._precision != "double":
+            raise InvalidArgument(
+                "precision", f"{self._precision!r} goes with method='gram' only: 'qr' is there for more digits"
+            )
+        self._device = None if device is None else _device.Device.named(device)
+        if self._device is not None and not isinstance(device, _device.Device):
+            _check_device(self._device)
         self._reset()
 
     def _reset(self) -> None:
@@ -116,6 +141,11 @@ class Autocorrelation:
     def precision(self) -> str:
         """Precision of the products: "double" or "single"."""
         return self._precision
+
+    @property
+    def device(self) -> str | None:
+        """The CUDA device that was asked for, "cuda:<n>"; None: the samples' own place."""
+        return None if self._device is None else str(self._device)
 
     @property
     def n_samples(self) -> int:
@@ -175,17 +205,10 @@ class Autocorrelation:
 
     def _update(self, operand: Operand, weights: Any, mask: Any) -> None:
         with self._lock:
-            space = operand.space
-            if self._space is not None:
-                if operand.neutral:
-                    space = self._space
-                elif not space.same(self._space):
-                    raise InvalidType(
-                        "X",
-                        f"is an array of {space}, but this accumulator holds samples of {self._space}; arrays are not "
-                        "moved: keep one accumulator for each, and merge them",
-                    )
-            operand = _arrays.sample_rows(operand.in_space(space), self.n_features)
+            space = self._space_for(operand)
+            if self._device is None or operand.space.where != "host":  # else the engine streams it from host memory
+                operand = operand.in_space(space)
+            operand = _arrays.sample_rows(operand, self.n_features)
             counted = _sample_weights(operand, weights, mask)
             engine, total = self._engine, self._sum
             with _arrays.user_errors(operand, counted):
@@ -199,6 +222,27 @@ class Autocorrelation:
                 if operand.array.shape[0] > 0:
                     total.update(operand.array, None if counted is None else counted.array, bfloat16=operand.bfloat16)
             self._engine, self._sum, self._space = engine, total, space
+
+    def _space_for(self, operand: Operand) -> Space:
+        """Where these samples are summed, which is where those before them were."""
+        space, mine = operand.space, self._space
+        if self._device is not None:
+            if space.where == "host":
+                return mine or _space_on(self._device, space.library)
+            if space.memory != str(self._device):
+                raise InvalidType("X", f"is an array of {space}, but this accumulator sums on {self._device}")
+            return mine or space
+        if mine is None:
+            return space
+        if operand.neutral:
+            return mine
+        if not space.same(mine):
+            raise InvalidType(
+                "X",
+                f"is an array of {space}, but this accumulator holds samples of {mine}; arrays are not moved: keep one "
+                "accumulator for each, and merge them",
+            )
+        return space
 
     def merge(self, other: Autocorrelation) -> None:
         """Add what another accumulator holds; the other one is left as it is.
@@ -239,18 +283,24 @@ class Autocorrelation:
         with first._lock, second._lock:
             if other._sum is None:
                 return
-            if self._space is not None and other._space is not None and self._space.where != other._space.where:
-                raise InvalidType("other", f"holds samples of {other._space}, this accumulator of {self._space}")
-            if self._sum is None:
-                engine = other._engine
+            here = self._space or (None if self._device is None else _space_on(self._device, ""))
+            if here is not None and other._space is not None and here.memory != other._space.memory:
+                raise InvalidType("other", f"holds samples of {other._space}, this accumulator of {here}")
+            space = here or other._space  # None: both come from files
+            if self._sum is None or (self._space is None and space is not None):
+                # What was loaded from a file lies in host memory, and goes along.
+                engine = other._engine if space is None or other._space is not None else space.engine("other")
                 assert engine is not None
-                place = (other._space or HOST).place()
-                self._sum = engine.module.Accumulator.from_state(other._sum.state(), **place)
-                self._engine, self._space = engine, other._space
+                accumulator, place = engine.module.Accumulator, (space or HOST).place()
+                total = accumulator.from_state((other if self._sum is None else self)._sum.state(), **place)
+                if self._sum is not None:
+                    with _arrays.user_errors(rename={"X": "other"}):
+                        total.merge(accumulator.from_state(other._sum.state(), **place))
+                self._sum, self._engine, self._space = total, engine, space
                 return
             # Only sums of one engine can be added.
             theirs = other._sum
-            if type(theirs) is not type(self._sum):
+            if type(theirs) is not type(self._sum) or (self._space is not None and other._space is None):
                 theirs = type(self._sum).from_state(theirs.state(), **(self._space or HOST).place())
             with _arrays.user_errors(rename={"X": "other"}):
                 self._sum.merge(theirs)
@@ -347,12 +397,12 @@ class Autocorrelation:
         """The engine's own accumulator, for another function of that engine; a copy where it is of another engine."""
         with self._lock:
             total = self._filled()
-            if (self._space or HOST).where != space.where:
+            if (self._space or HOST).memory != space.memory:
                 raise InvalidType(
                     "autocorrelation", f"holds samples of {self._space or HOST}, the other arrays are of {space}"
                 )
             accumulator = engine.module.Accumulator
-            if isinstance(total, accumulator) and (space.where == "host" or space.same(self._space or HOST)):
+            if isinstance(total, accumulator):
                 return total
             return accumulator.from_state(total.state(), **space.place())
 
@@ -372,7 +422,7 @@ class Autocorrelation:
             self._sum, self._engine = engine.module.Accumulator.from_state(state), engine
 
     def __getstate__(self) -> dict[str, Any]:
-        params = {name: getattr(self, f"_{name}") for name in ("n_features", "center", "method", "precision")}
+        params = {name: getattr(self, f"_{name}") for name in ("n_features", "center", "method", "precision", "device")}
         return {"params": params, "state": self._state()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -411,17 +461,19 @@ class Autocorrelation:
         _files.save_npz(path, {"format": np.array(_FORMAT), **{name: np.asarray(state[name]) for name in _FIELDS}})
 
     @classmethod
-    def load(cls, path: _files.PathLike) -> Autocorrelation:
+    def load(cls, path: _files.PathLike, *, device: Any = None) -> Autocorrelation:
         """Read what `save` wrote.
 
         Parameters
         ----------
         path : path-like
+        device : {None, "cuda", "cuda:<n>"}, torch.device or cupy.cuda.Device, default None
+            As in `Autocorrelation`; what was saved moves there.
 
         Returns
         -------
         autocorrelation : Autocorrelation
-            In host memory; updates go on with any library.
+            In host memory unless a device is named; updates go on with any library.
 
         Raises
         ------
@@ -430,6 +482,7 @@ class Autocorrelation:
         OSError
             The file cannot be opened.
         """
+        where = None if device is None else _device.Device.named(device)
         data = _files.load_npz(path, ("format", *_FIELDS))
         try:
             if str(data["format"]) != _FORMAT:
@@ -450,7 +503,25 @@ class Autocorrelation:
             new._restore(state)
         except (ValueError, TypeError, BrockettError) as error:
             raise FileFormatError(f"{path}: is not an accumulator saved by brockett ({error})") from error
+        if where is not None:
+            _check_device(where)
+            space = _space_on(where, "")
+            engine = space.engine("device")
+            new._sum = engine.module.Accumulator.from_state(new._sum.state(), **space.place())
+            new._device, new._engine, new._space = where, engine, space
         return new
+
+
+def _space_on(device: _device.Device, library: str) -> Space:
+    """A CUDA device, with the library of its name or else of the samples for what comes out."""
+    chosen = device.library or ("torch" if library == "torch" else "brockett")
+    return _arrays.cuda_space(chosen, _device.namespace_of(chosen), device.ordinal)
+
+
+def _check_device(device: _device.Device) -> None:
+    """EngineUnavailable, or InvalidArgument: now, and not at the first of the samples."""
+    load("cuda")
+    load("cpu").module.cuda_device_info(device.ordinal)
 
 
 def _plain(array: npt.NDArray[Any], shape: tuple[int, ...], name: str) -> npt.NDArray[np.float64]:
@@ -499,7 +570,7 @@ def _mask(mask: Any, shape: tuple[int, ...], space: Space) -> npt.NDArray[np.boo
 
 
 def _same_library(operand: Operand, space: Space) -> None:
-    if not operand.neutral and not operand.space.same(space):
+    if not _arrays.goes_with(operand, space):
         raise InvalidType(operand.argument, f"is an array of {operand.space}, but X is one of {space}")
 
 

@@ -86,7 +86,21 @@ def load(name: str) -> Engine:
 
 
 def _load_cuda() -> Any:
-    raise EngineUnavailable("brockett was built without the CUDA plugin")
+    core = _load_cpu()
+    for folder in _nvidia_folders():
+        core.add_cuda_library_folder(folder)
+    status = core.cuda_status()
+    if not status["available"]:
+        raise EngineUnavailable(status["reason"])
+    return importlib.import_module("brockett._cuda")
+
+
+def _nvidia_folders() -> list[str]:
+    """Where NVIDIA's wheels keep their libraries; the plugin finds them itself only if they lie beside brockett."""
+    spec = importlib.util.find_spec("nvidia")
+    places = [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
+    folders = (os.path.join(place, "cu13", "lib") for place in places)
+    return [folder for folder in folders if os.path.isdir(folder)]
 
 
 def _load_cpu() -> Any:
@@ -118,6 +132,13 @@ def _details(engine: Engine) -> dict[str, Any]:
     if engine.name == "cpu":
         core = engine.module
         return {"version": core.version(), "blas": core.blas_info(), "threads": core.threads()}
+    if engine.name == "cuda":
+        core = load("cpu").module
+        status = core.cuda_status()
+        names = [core.cuda_device_info(number)["name"] for number in range(status["devices"])]
+        return {"version": core.version(), "devices": names} | {
+            name: status[name] for name in ("runtime", "driver", "cublas", "cusolver")
+        }
     xp = importlib.import_module(engine.name)
     return {engine.name: xp.__version__}
 
@@ -129,12 +150,13 @@ def engines() -> dict[str, EngineInfo]:
     -------
     engines : dict of str to EngineInfo
         "cuda", "cpu", "cupy" and "numpy", in the order in which "auto" prefers them, each with `available`, `reason`
-        and `details` (version, BLAS library and its core type, threads).
+        and `details` (version, BLAS library and its core type, threads; "cuda": the names of the devices, and the
+        versions of CUDA, driver, cuBLAS and cuSOLVER in NVIDIA's own counting, 13000 for 13.0).
 
     Notes
     -----
-    Loads every engine that can be loaded, CuPy included where it is installed (0.4 s); the answer about a missing one
-    is kept for the life of the process.
+    Loads every engine that can be loaded, CuPy included where it is installed (0.4 s), and the CUDA plugin with cuBLAS
+    and cuSOLVER where there is a driver (0.2 s); the answer about a missing one is kept for the life of the process.
 
     Examples
     --------
@@ -161,8 +183,9 @@ def set_engine(name: str) -> None:
     ----------
     name : {"auto", "cuda", "cpu", "cupy", "numpy"}
         "auto" (the default) takes the best engine that serves the array at hand: "cpu" for host arrays, or "numpy"
-        where the compiled core does not load; "cupy" for CuPy arrays. Any other word forces that engine, and an array
-        that it does not serve is then refused, never moved. Overrides the environment variable BROCKETT_ENGINE.
+        where the compiled core does not load; "cuda" for arrays on a CUDA device, or "cupy" for CuPy arrays where the
+        CUDA plugin does not load. Any other word forces that engine, and an array that it does not serve is then
+        refused, never moved. Overrides the environment variable BROCKETT_ENGINE.
 
     Raises
     ------
@@ -204,9 +227,9 @@ def engine_for(where: str, argument: str = "X") -> Engine:
 
     Parameters
     ----------
-    where : {"host", "cupy", "array-api"}
-        NumPy, torch CPU and DLPack host memory; CuPy; any other array-API namespace, which the fallback serves over
-        that namespace itself.
+    where : {"host", "cuda", "cupy", "array-api"}
+        NumPy, torch CPU and DLPack host memory; memory of a CUDA device; CuPy, which two engines serve; any other
+        array-API namespace, which the fallback serves over that namespace itself.
     argument : str
         Name of the array, for the message.
     """
@@ -220,13 +243,40 @@ def engine_for(where: str, argument: str = "X") -> Engine:
         if name in ("cpu", "numpy"):
             return load(name)
         raise InvalidType(argument, f"is in host memory, which engine {name!r} does not serve (arrays are not moved)")
+    if where == "cuda":
+        if name in ("auto", "cuda"):
+            try:
+                return load("cuda")
+            except EngineUnavailable as error:
+                raise InvalidType(
+                    argument,
+                    f"is on a CUDA device, which no engine serves here ({error}), and arrays are not moved: pass it on "
+                    "the CPU",
+                ) from None
+        raise InvalidType(argument, f"is on a CUDA device, which engine {name!r} does not serve (arrays are not moved)")
     if where == "cupy":
-        if name in ("auto", "cupy"):
-            return load("cupy")
+        if name in ("cuda", "cupy"):
+            return load(name)
+        if name == "auto":
+            try:
+                return load("cuda")
+            except EngineUnavailable:
+                return load("cupy")
         raise InvalidType(argument, f"is a CuPy array, which engine {name!r} does not serve (arrays are not moved)")
     if name in ("auto", "numpy"):
         return load("numpy")
     raise InvalidType(argument, f"is an array of a namespace which engine {name!r} does not serve; 'numpy' does")
+
+
+def serves(name: str) -> bool:
+    """Whether the engine `name` loads and may be taken: "auto" was chosen, or that engine itself."""
+    if _choice() not in ("auto", name):
+        return False
+    try:
+        load(name)
+    except EngineUnavailable:
+        return False
+    return True
 
 
 def set_threads(count: int) -> None:

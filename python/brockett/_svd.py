@@ -345,11 +345,8 @@ def whitened_svd(W: Any, R: Any, rank: int | None = None) -> WhitenedSVD:
             raise InvalidArgument("R", f"is of {R.n_features} features, W takes {m}")
         moments = _arrays.accept(R.matrix(), "R")
         # An accumulator's library says where its samples were, not what its matrix may be used with.
-        if moments.space.where == weights.space.where == "host":
-            moments = _arrays.accept(moments.array, "R")
-            space = weights.space
-        else:
-            space = _arrays.common_space(weights, moments)
+        moments = _arrays.in_library_of(moments, weights.space)
+        space = _arrays.common_space(weights, moments)
     else:
         moments = _arrays.accept(R, "R")
         space = _arrays.common_space(weights, moments)

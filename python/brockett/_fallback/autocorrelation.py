@@ -29,7 +29,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from array_api_compat import device as device_of
 
-from .._errors import InvalidArgument, InvalidType
+from .._errors import InvalidArgument, InvalidType, Unsupported
 from ._arrays import (
     LARGEST,
     SMALLEST,
@@ -51,6 +51,9 @@ from ._arrays import (
     to_host,
     widened_bfloat16,
 )
+
+#: Precisions that only a GPU works in; what was summed in them can be read, merged and saved here.
+TENSOR_UNITS = ("tf32", "bf16", "fp16")
 
 #: Products of two float32 numbers must stay clear of float32's own range (precision="single").
 LARGEST_SINGLE, SMALLEST_SINGLE = 1e18, 1e-18
@@ -129,7 +132,7 @@ class Accumulator:
         Accumulate the covariance E[(x - μ)(x - μ)ᵀ] instead of E[x xᵀ].
     method : {"gram", "qr"}
         What is summed: x xᵀ, or its square root by LQ (for data of condition beyond 1e7; about three times the cost).
-    precision : {"double", "single"}
+    precision : {"double", "single", "tf32", "bf16", "fp16"}
         Products of a block in float64, or in float32 (1e-7 of the largest eigenvalue is lost); totals always float64.
     xp, device
         Namespace and device of the totals and of the samples to come; NumPy by default.
@@ -148,8 +151,8 @@ class Accumulator:
         self._n = check_count("n_features", n_features, 1)
         self._center = bool(center)
         self._method = choose("method", method, ("gram", "qr"))
-        self._precision = choose("precision", precision, ("double", "single"))
-        if (method, precision) == ("qr", "single"):
+        self._precision = choose("precision", precision, ("double", "single", *TENSOR_UNITS))
+        if method == "qr" and precision != "double":
             raise InvalidArgument("precision", 'method "qr" is for ill-conditioned data and works in "double" only')
         empty = (np if xp is None else xp).empty(0)
         self._xp = array_namespace(empty)
@@ -180,6 +183,8 @@ class Accumulator:
         bfloat16 : bool
             X holds the bits of bfloat16 numbers.
         """
+        if self._precision in TENSOR_UNITS:
+            raise Unsupported(f"precision={self._precision!r} needs the tensor units of a CUDA device, and engine 'cuda'")
         self._check_place(X)
         if X.ndim != 2 or X.shape[1] != self._n:
             raise InvalidArgument("X", f"must have shape (n_samples, {self._n}), has {tuple(X.shape)}")
