@@ -1,0 +1,48 @@
+/* What tests may ask of the shim and order from it; C, so that Python's ctypes reaches it in the plugin. */
+#pragma once
+
+#include <stddef.h>
+
+#define BROCKETT_SHIM_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* 0 eager, 1 deferred, 2 guard; see device.hpp. From BROCKETT_SHIM_MODE, eager when that is unset. */
+BROCKETT_SHIM_API int brockett_shim_mode(void);
+/* Forget every injected failure and setting; memory, streams and handles stay. */
+BROCKETT_SHIM_API void brockett_shim_reset(void);
+
+/* Allocations of device and pinned memory that were not freed: how many, and their bytes. */
+BROCKETT_SHIM_API size_t brockett_shim_live_allocations(void);
+BROCKETT_SHIM_API size_t brockett_shim_live_bytes(void);
+/* Streams, events, and handles of the libraries that were not destroyed. */
+BROCKETT_SHIM_API size_t brockett_shim_live_handles(void);
+/* Work that was enqueued and has not run. */
+BROCKETT_SHIM_API size_t brockett_shim_pending(void);
+/* Calls of the function of this link name since the start. */
+BROCKETT_SHIM_API size_t brockett_shim_calls(const char* function);
+
+/* The k-th thing from now on that takes device memory fails (1: the next; 0: none): cudaMalloc and its kin, pools, streams,
+   events, handles. At first BROCKETT_SHIM_FAIL_MALLOC says k. Pinned memory: fail_status("cudaMallocHost", 2, 1). */
+BROCKETT_SHIM_API void brockett_shim_fail_allocation(size_t k);
+/* Is that failure still to come? */
+BROCKETT_SHIM_API int brockett_shim_failure_pending(void);
+/* The next `count` calls of this function return `status` and do nothing else. "kernel": a launch of ours, seen by
+   cudaGetLastError. */
+BROCKETT_SHIM_API void brockett_shim_fail_status(const char* function, int status, size_t count);
+/* The next `count` calls of this solver write `info` and garbage where results would be. BROCKETT_SHIM_FAIL_INFO names one
+   that always does. */
+BROCKETT_SHIM_API void brockett_shim_fail_info(const char* function, int info, size_t count);
+
+/* Memory of each device, in bytes (default 16 GiB). */
+BROCKETT_SHIM_API void brockett_shim_set_memory(size_t total);
+/* 0 or 1 or 2 devices (default 2). */
+BROCKETT_SHIM_API void brockett_shim_set_devices(int count);
+/* CUDA version the driver serves, 13000 at first; 0: no driver. Less than 13000: too old for this run-time. */
+BROCKETT_SHIM_API void brockett_shim_set_driver(int version);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,4 @@
+#undef SHIM_ENUM
+#undef SHIM_CONSTANTS
+#undef SHIM_VALUE
+#undef SHIM_END

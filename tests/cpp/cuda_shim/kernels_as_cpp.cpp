@@ -1,0 +1,2 @@
+// The kernels without nvcc: loops that the shim queues. The same functors, the same arithmetic.
+#include "linalg/cuda/kernels.cu"
