@@ -1,4 +1,5 @@
-// One text of a test for every engine: TYPED_TEST over {lapack, guarded} x {float, double}.
+// One text of a test for every engine: TYPED_TEST over {lapack, guarded, cuda} x {float, double}; cuda is the CUDA backend
+// over a stand-in for CUDA (cuda_shim/), which ctest runs in each of its modes.
 //
 //   template <class E> class Svd : public brockett::test::EngineTest<E> {};
 //   TYPED_TEST_SUITE(Svd, brockett::test::Engines, brockett::test::EngineNames);
@@ -21,9 +22,12 @@
 #include <utility>
 
 #include "brockett/context.hpp"
+#include "control.h"
+#include "cuda_runtime_api.h"
 #include "guarded.hpp"
 #include "host_matrix.hpp"
 #include "linalg/buffer.hpp"
+#include "linalg/cuda/plugin.hpp"
 #include "linalg/linalg.hpp"
 
 namespace brockett::test {
@@ -80,26 +84,62 @@ inline std::shared_ptr<const void> bytes_to_device(const std::shared_ptr<linalg:
   return {p, [backend](void* q) { backend->single().deallocate(q); }};
 }
 
-template <class Scalar, bool guarded_>
+enum class EngineKind { lapack, guarded, cuda };
+
+template <class Scalar, EngineKind kind_>
 struct Engine {
   using T = Scalar;
-  static constexpr bool guarded = guarded_;
+  static constexpr EngineKind kind = kind_;
+  /// Is the backend's memory closed to the host? (Such engines are slow, too: a test may take smaller matrices.)
+  static constexpr bool apart = kind != EngineKind::lapack;
 };
-using Engines = testing::Types<Engine<float, false>, Engine<double, false>, Engine<float, true>, Engine<double, true>>;
+using Engines = testing::Types<Engine<float, EngineKind::lapack>, Engine<double, EngineKind::lapack>,
+                               Engine<float, EngineKind::guarded>, Engine<double, EngineKind::guarded>,
+                               Engine<float, EngineKind::cuda>, Engine<double, EngineKind::cuda>>;
+/// The backends, for what has no precision of its own.
+using Backends = testing::Types<Engine<double, EngineKind::lapack>, Engine<double, EngineKind::guarded>,
+                                Engine<double, EngineKind::cuda>>;
 
-struct EngineNames {
+/// ctest chooses by these names (CMakeLists.txt).
+struct BackendNames {
   template <class E>
   static std::string GetName(int) {
-    return std::string(E::guarded ? "guarded" : "lapack") + (sizeof(typename E::T) == 4 ? "_float" : "_double");
+    constexpr const char* names[] = {"lapack", "guarded", "cuda"};
+    return names[static_cast<int>(E::kind)];
   }
+};
+struct EngineNames {
+  template <class E>
+  static std::string GetName(int i) {
+    return BackendNames::GetName<E>(i) + (sizeof(typename E::T) == 4 ? "_float" : "_double");
+  }
+};
+
+/// What lives on the stand-in's devices; nobody may leave anything behind.
+class DeviceLeaks {
+ public:
+  DeviceLeaks() : allocations_(brockett_shim_live_allocations()), handles_(brockett_shim_live_handles()) {}
+  ~DeviceLeaks() {
+    EXPECT_EQ(brockett_shim_live_allocations(), allocations_) << "device or pinned memory is left behind";
+    EXPECT_EQ(brockett_shim_live_handles(), handles_) << "streams, events or handles are left behind";
+    EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "an error of the CUDA run time was left for others to find";
+  }
+  DeviceLeaks(const DeviceLeaks&) = delete;
+  DeviceLeaks& operator=(const DeviceLeaks&) = delete;
+
+ private:
+  std::size_t allocations_, handles_;
 };
 
 template <class E>
 class EngineTest : public testing::Test {
  public:
-  static constexpr bool guarded = E::guarded;
+  static constexpr bool apart = E::apart;
   /// Distance from 1 to the next number of this precision, for tolerances.
   static constexpr double eps = std::numeric_limits<typename E::T>::epsilon();
+
+ private:
+  const DeviceLeaks leaks_;  // looks when the backend is gone
 
  protected:
   std::shared_ptr<linalg::Backend> backend = make_backend();
@@ -125,7 +165,8 @@ class EngineTest : public testing::Test {
 
  private:
   static std::shared_ptr<linalg::Backend> make_backend() {
-    if constexpr (guarded) return make_guarded_backend();
+    if constexpr (E::kind == EngineKind::guarded) return make_guarded_backend();
+    if constexpr (E::kind == EngineKind::cuda) return brockett_cuda_plugin()->make_backend(0, nullptr);
     return linalg::lapack_backend();
   }
 };

@@ -250,6 +250,23 @@ class Guarded final : public GuardedBackend {
   }
   // More than the host's, so that algorithms meet batches that do not divide evenly.
   index_t batch_size(std::size_t) const override { return 3; }
+  // As a device would: packed pieces in the vault, each gone when `f` returns.
+  void stream_from_host(const void* host, std::size_t row_bytes, std::size_t pitch, index_t rows, index_t step,
+                        const HostPieces& f) override {
+    require(!is_guarded(host), "stream_from_host: a host argument is device memory");
+    for (index_t first = 0; first < rows; first += step) {
+      const auto count = static_cast<std::size_t>(std::min(step, rows - first));
+      const std::unique_ptr<void, std::function<void(void*)>> piece(vault_.allocate(count * row_bytes),
+                                                                    [this](void* p) { vault_.deallocate(p); });
+      char* to = static_cast<char*>(piece.get());
+      const char* from = static_cast<const char*>(host) + static_cast<std::size_t>(first) * pitch;
+      {
+        const Access access(vault_, "stream_from_host", {{to, row_bytes, count, row_bytes, true}});
+        for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * row_bytes, from + i * pitch, row_bytes);
+      }
+      f(first, static_cast<index_t>(count), to, row_bytes);
+    }
+  }
   std::shared_ptr<void> thread_scope(index_t n) override { return inner_->thread_scope(n); }
   std::size_t live_allocations() const override { return vault_.live_allocations(); }
   std::size_t allocations() const override { return vault_.allocations(); }

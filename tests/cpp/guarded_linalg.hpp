@@ -138,9 +138,17 @@ class GuardedLinAlg final : public LinAlg<T> {
     const Access access(vault_, "convert_to", {in(A), typed(type, target, A.rows, A.cols, target_ld, true)});
     inner_.convert_to(A, type, target, target_ld);
   }
+  void add_from(DType type, const void* source, index_t source_ld, Mat<T> Y) override {
+    const Access access(vault_, "add_from", {typed(type, source, Y.rows, Y.cols, source_ld, false), out(Y)});
+    inner_.add_from(type, source, source_ld, Y);
+  }
   index_t first_nonfinite(DType type, const void* A, index_t rows, index_t cols, index_t ld) override {
     const Access access(vault_, "first_nonfinite", {typed(type, A, rows, cols, ld, false)});
     return inner_.first_nonfinite(type, A, rows, cols, ld);
+  }
+  double max_abs_of(DType type, const void* A, index_t rows, index_t cols, index_t ld) override {
+    const Access access(vault_, "max_abs_of", {typed(type, A, rows, cols, ld, false)});
+    return inner_.max_abs_of(type, A, rows, cols, ld);
   }
 
   void fill(Mat<T> A, T value) override {
@@ -220,6 +228,13 @@ class GuardedLinAlg final : public LinAlg<T> {
     const Access access(vault_, "accumulate_outer", {in(A), out(C)});
     access.check(C.rows == C.cols && C.rows == (op == Op::none ? A.rows : A.cols), "shapes do not fit");
     inner_.accumulate_outer(op, alpha, A, beta, C);
+  }
+  void multiply_reduced(Op op_b, DType type, const void* A, index_t lda, const void* B, index_t ldb, index_t k,
+                        Mat<T> C) override {
+    const index_t rows = op_b == Op::none ? k : C.cols, cols = op_b == Op::none ? C.cols : k;
+    const Access access(vault_, "multiply_reduced",
+                        {typed(type, A, C.rows, k, lda, false), typed(type, B, rows, cols, ldb, false), out(C)});
+    inner_.multiply_reduced(op_b, type, A, lda, B, ldb, k, C);
   }
   void mirror_lower(Mat<T> C) override {
     const Access access(vault_, "mirror_lower", {out(C)});

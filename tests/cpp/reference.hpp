@@ -25,15 +25,6 @@ namespace brockett::test {
 using Real = long double;
 using RealMatrix = HostMatrix<Real>;
 
-/// The two backends, for what has no precision of its own.
-using Backends = testing::Types<Engine<double, false>, Engine<double, true>>;
-struct BackendNames {
-  template <class E>
-  static std::string GetName(int) {
-    return E::guarded ? "guarded" : "lapack";
-  }
-};
-
 // --- plain algebra ----------------------------------------------------------------------------------------------------
 
 template <class T>

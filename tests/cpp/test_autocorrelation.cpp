@@ -662,7 +662,7 @@ TYPED_TEST(AutocorrelationTest, a_check_that_throws_is_passed_on) {
 }
 
 TYPED_TEST(AutocorrelationTest, other_backends_are_refused) {
-  if constexpr (TypeParam::guarded) {
+  if constexpr (TypeParam::apart) {
     Autocorrelation here(this->context, 1), there(Context{}, 1);
     this->add(here, HostMatrix<double>{{1}});
     const double two = 2;

@@ -180,7 +180,7 @@ TYPED_TEST(Decompositions, eigenvectors_diagonalize) {
 // The path graph's Laplacian: 2 - 2 cos(pi k / n). Large enough for the two-stage reduction.
 TYPED_TEST(Decompositions, eigenvalues_alone_of_a_large_matrix) {
   using T = typename TypeParam::T;
-  const index_t n = this->guarded ? 300 : 3001;
+  const index_t n = this->apart ? 300 : 3001;
   HostMatrix<T> A(n, n);
   for (index_t i = 0; i < n; ++i) {
     A(i, i) = i == 0 || i == n - 1 ? T{1} : T{2};

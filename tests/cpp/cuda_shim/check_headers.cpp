@@ -28,6 +28,7 @@ extern "C" {
 
 static_assert(std::is_same_v<cudaError_t, enum cudaError>);
 static_assert(std::is_same_v<cudaDataType, enum cudaDataType_t>);
+static_assert(std::is_same_v<libraryPropertyType, enum libraryPropertyType_t>);
 static_assert(std::is_same_v<cudaStream_t, struct CUstream_st*>);
 static_assert(std::is_same_v<cudaEvent_t, struct CUevent_st*>);
 static_assert(std::is_same_v<cudaMemPool_t, struct CUmemPoolHandle_st*>);
@@ -52,7 +53,6 @@ static_assert(std::is_same_v<decltype(cudaMemPoolProps::location), struct cudaMe
 #define TEXT(x) std::string_view(TEXT_(x))
 static_assert(TEXT(cublasCreate) == "cublasCreate_v2");
 static_assert(TEXT(cublasDestroy) == "cublasDestroy_v2");
-static_assert(TEXT(cublasGetVersion) == "cublasGetVersion_v2");
 static_assert(TEXT(cublasSetStream) == "cublasSetStream_v2");
 static_assert(TEXT(cublasSgemm_64) == "cublasSgemm_v2_64");
 static_assert(TEXT(cublasDgemm_64) == "cublasDgemm_v2_64");

@@ -206,11 +206,8 @@ EXPORT cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) {
   BlasHandles::get().destroy(handle, __func__);
   return CUBLAS_STATUS_SUCCESS;
 }
-EXPORT cublasStatus_t cublasGetVersion_v2(cublasHandle_t handle, int* version) {
-  const Lock guard(lock());
-  if (const int injected = enter(__func__)) return static_cast<cublasStatus_t>(injected);
-  if (handle != nullptr) BlasHandles::get().of(handle, __func__);
-  *version = 130101;
+EXPORT cublasStatus_t cublasGetProperty(libraryPropertyType type, int* value) {
+  *value = type == MAJOR_VERSION ? 13 : type == MINOR_VERSION ? 1 : 0;
   return CUBLAS_STATUS_SUCCESS;
 }
 EXPORT cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {

@@ -12,7 +12,6 @@ typedef struct cublasContext* cublasHandle_t;
 
 #define cublasCreate cublasCreate_v2
 #define cublasDestroy cublasDestroy_v2
-#define cublasGetVersion cublasGetVersion_v2
 #define cublasSetStream cublasSetStream_v2
 #define cublasSgemm_64 cublasSgemm_v2_64
 #define cublasDgemm_64 cublasDgemm_v2_64

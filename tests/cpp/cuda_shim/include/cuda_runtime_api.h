@@ -10,6 +10,7 @@
 
 typedef enum cudaError cudaError_t;
 typedef enum cudaDataType_t cudaDataType;
+typedef enum libraryPropertyType_t libraryPropertyType;
 typedef struct CUstream_st* cudaStream_t;
 typedef struct CUevent_st* cudaEvent_t;
 typedef struct CUmemPoolHandle_st* cudaMemPool_t;
