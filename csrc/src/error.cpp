@@ -10,6 +10,7 @@ NonFinite::~NonFinite() = default;
 NotConverged::~NotConverged() = default;
 OutOfMemory::~OutOfMemory() = default;
 Unsupported::~Unsupported() = default;
+EngineUnavailable::~EngineUnavailable() = default;
 Interrupted::~Interrupted() = default;
 
 }  // namespace brockett

@@ -12,7 +12,7 @@
 namespace brockett::philox {
 
 /// Philox4x32-10 of a counter and a key, lowest word first.
-inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> k) {
+constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53} * c[0];
     const std::uint64_t p1 = std::uint64_t{0xCD9E8D57} * c[2];
@@ -25,12 +25,12 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, s
 }
 
 /// Words 4 counter … 4 counter + 3 of the stream.
-inline std::array<std::uint32_t, 4> block(std::uint64_t seed, std::uint64_t counter) {
+constexpr std::array<std::uint32_t, 4> block(std::uint64_t seed, std::uint64_t counter) {
   return philox4x32({static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32), 0, 0},
                     {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
 }
 
-inline double to_uniform(std::uint32_t high, std::uint32_t low) {
+constexpr double to_uniform(std::uint32_t high, std::uint32_t low) {
   const std::uint64_t bits = (std::uint64_t{high} << 32 | low) >> 11;
   return (static_cast<double>(bits) + 0.5) * 0x1p-53;
 }

@@ -66,6 +66,13 @@ class BROCKETT_EXPORT Unsupported : public Error {
   ~Unsupported() override;
 };
 
+/// The engine asked for cannot be had on this machine; the message says why.
+class BROCKETT_EXPORT EngineUnavailable : public Error {
+ public:
+  using Error::Error;
+  ~EngineUnavailable() override;
+};
+
 /// The interrupt check of the Context asked to stop. Nothing half-done is kept.
 class BROCKETT_EXPORT Interrupted : public Error {
  public:

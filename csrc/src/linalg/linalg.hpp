@@ -56,10 +56,13 @@ class LinAlg {
   virtual void transpose(Mat<const T> A, Mat<T> B) = 0;  // B <- A^T
   // A <- elements of another type (rows x cols column-major, ld `source_ld`), widened or rounded to nearest
   virtual void convert_from(DType type, const void* source, index_t source_ld, Mat<T> A) = 0;
-  // elements of another type (column-major, ld `target_ld`) <- A, rounded to nearest; float32 or float64
+  // elements of another type (column-major, ld `target_ld`) <- A, rounded to nearest (float64 to half types: by way of float32)
   virtual void convert_to(Mat<const T> A, DType type, void* target, index_t target_ld) = 0;
+  // Y <- Y + elements of another type
+  virtual void add_from(DType type, const void* source, index_t source_ld, Mat<T> Y) = 0;
   // linear index i + j rows of the first NaN or Inf in memory order, or -1
   virtual index_t first_nonfinite(DType type, const void* A, index_t rows, index_t cols, index_t ld) = 0;
+  virtual double max_abs_of(DType type, const void* A, index_t rows, index_t cols, index_t ld) = 0;  // as max_abs
 
   // --- elementwise --------------------------------------------------------------------------------------------------
   virtual void fill(Mat<T> A, T value) = 0;  // A_ij <- value
@@ -87,9 +90,13 @@ class LinAlg {
                                 index_t stride_b, T beta, Mat<T> C, index_t stride_c, index_t batch) = 0;
   // lower triangle of C <- alpha op(A) op(A)^T + beta C; the strict upper triangle is left alone
   virtual void accumulate_outer(Op op, T alpha, Mat<const T> A, T beta, Mat<T> C) = 0;
+  // C (m x n) <- A op(B), A (m x k) and B of `type`: float16, bfloat16, or float32 read to 10 bits of mantissa (tf32);
+  // products exact, sums in float32. For T = float; Unsupported where there are no units for it, the host among them
+  virtual void multiply_reduced(Op op_b, DType type, const void* A, index_t lda, const void* B, index_t ldb, index_t k,
+                                Mat<T> C) = 0;
   virtual void mirror_lower(Mat<T> C) = 0;  // strict upper triangle <- transpose of the lower
-  // A (B x n) <- A T^T (none) or A T (transpose), T the n x n matrix of modes in columns; by FFT, O(B n log n).
-  // A row of A, a_b, becomes T a_b or T^T a_b.
+  // A (B x n) <- A T^T (none) or A T (transpose), T the n x n matrix of modes in columns; by FFT, O(B n log n), or as a
+  // product, 2 B n^2, where products are all but free. A row of A, a_b, becomes T a_b or T^T a_b.
   virtual void apply_modes(Modes modes, Op op, Mat<T> A) = 0;
 
   // --- factorizations; the input is destroyed where it is not the output ------------------------------------------------
@@ -126,6 +133,16 @@ class Backend {
   virtual void for_each(index_t count, const std::function<void(index_t)>& f, const std::function<void()>& poll) = 0;
   /// How many matrices of `bytes` bytes a batched primitive should be given at once: 1 where for_each has the parallelism.
   virtual index_t batch_size(std::size_t bytes) const = 0;
+  /// How many elements a block of converted data should have: enough for the units, few enough for the memory.
+  virtual index_t block_elements() const { return index_t{1} << 22; }
+  /// Host memory in pieces of at most `step` rows (each of `row_bytes` bytes, `pitch` bytes apart): f(first, count, data,
+  /// data_pitch) sees rows first … first + count - 1 in the memory of the backend, until it returns; where that is not the
+  /// host's, the next piece is on its way meanwhile. Here the memory is the host's, and one piece holds all.
+  using HostPieces = std::function<void(index_t first, index_t count, const void* data, std::size_t data_pitch)>;
+  virtual void stream_from_host(const void* host, std::size_t /*row_bytes*/, std::size_t pitch, index_t rows,
+                                index_t /*step*/, const HostPieces& f) {
+    if (rows > 0) f(0, rows, host, pitch);
+  }
   /// While the returned token lives, primitives on matrices of order n use the threads that pay at that size.
   virtual std::shared_ptr<void> thread_scope(index_t n) = 0;
 };

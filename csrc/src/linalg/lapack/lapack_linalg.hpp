@@ -17,7 +17,9 @@ class Memory : public LinAlg<T> {
   void transpose(Mat<const T> A, Mat<T> B) override;
   void convert_from(DType type, const void* source, index_t source_ld, Mat<T> A) override;
   void convert_to(Mat<const T> A, DType type, void* target, index_t target_ld) override;
+  void add_from(DType type, const void* source, index_t source_ld, Mat<T> Y) override;
   index_t first_nonfinite(DType type, const void* A, index_t rows, index_t cols, index_t ld) override;
+  double max_abs_of(DType type, const void* A, index_t rows, index_t cols, index_t ld) override;
 };
 
 template <class T>
@@ -45,6 +47,8 @@ class Products : public Elementwise<T> {
   void multiply_batched(Op op_a, Op op_b, T alpha, Mat<const T> A, index_t stride_a, Mat<const T> B, index_t stride_b,
                         T beta, Mat<T> C, index_t stride_c, index_t batch) override;
   void accumulate_outer(Op op, T alpha, Mat<const T> A, T beta, Mat<T> C) override;
+  void multiply_reduced(Op op_b, DType type, const void* A, index_t lda, const void* B, index_t ldb, index_t k,
+                        Mat<T> C) override;
   void mirror_lower(Mat<T> C) override;
 };
 

@@ -1,12 +1,14 @@
 // Memory, copies, conversions and the finite check.
 #include "linalg/lapack/memory.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
 
-#include "linalg/lapack/half.hpp"
+#include "linalg/half.hpp"
 #include "linalg/lapack/lapack_linalg.hpp"
 #include "linalg/lapack/tiles.hpp"
 
@@ -42,6 +44,41 @@ void convert_half_column(const std::uint16_t* __restrict in, T* __restrict out, 
 template <class T>
 void convert_bfloat16_column(const std::uint16_t* __restrict in, T* __restrict out, index_t n) {
   for (index_t i = 0; i < n; ++i) out[i] = static_cast<T>(bfloat16_to_float(in[i]));
+}
+// Halves from T: float64 goes by way of float32, which may round twice (by 2^-24 of half a unit, when it does).
+template <class T>
+void half_from_column(const T* __restrict in, std::uint16_t* __restrict out, index_t n) {
+  for (index_t i = 0; i < n; ++i) out[i] = float_to_half(static_cast<float>(in[i]));
+}
+template <class T>
+void bfloat16_from_column(const T* __restrict in, std::uint16_t* __restrict out, index_t n) {
+  for (index_t i = 0; i < n; ++i) out[i] = float_to_bfloat16(static_cast<float>(in[i]));
+}
+
+// out_i <- out_i + in_i
+template <class T, class S>
+void add_column(const S* __restrict in, T* __restrict out, index_t n) {
+  for (index_t i = 0; i < n; ++i) out[i] += static_cast<T>(in[i]);
+}
+template <class T>
+void add_half_column(const std::uint16_t* __restrict in, T* __restrict out, index_t n) {
+  for (index_t i = 0; i < n; ++i) out[i] += static_cast<T>(half_to_float(in[i]));
+}
+template <class T>
+void add_bfloat16_column(const std::uint16_t* __restrict in, T* __restrict out, index_t n) {
+  for (index_t i = 0; i < n; ++i) out[i] += static_cast<T>(bfloat16_to_float(in[i]));
+}
+
+// max |a_i|; the magnitudes of all these types are ordered as their bits are
+template <class Bits, Bits magnitude>
+Bits largest_bits(const void* data, index_t rows, index_t cols, index_t ld) {
+  const auto* a = static_cast<const Bits*>(data);
+  Bits largest = 0;
+  for (index_t j = 0; j < cols; ++j) {
+    const Bits* column = a + j * ld;
+    for (index_t i = 0; i < rows; ++i) largest = std::max(largest, static_cast<Bits>(column[i] & magnitude));
+  }
+  return largest;
 }
 
 // Is there a NaN or an Inf, an exponent of all ones? Adding one to the exponent field then carries into the sign bit,
@@ -158,9 +195,46 @@ void Memory<T>::convert_to(Mat<const T> A, DType type, void* target, index_t tar
       return to(static_cast<float*>(target));
     case DType::float64:
       return to(static_cast<double*>(target));
-    default:
-      throw Unsupported("convert_to: the target must be float32 or float64");
+    case DType::float16:
+      return copy_columns(A.data, A.ld, static_cast<std::uint16_t*>(target), target_ld, A.rows, A.cols,
+                          half_from_column<T>);
+    case DType::bfloat16:
+      return copy_columns(A.data, A.ld, static_cast<std::uint16_t*>(target), target_ld, A.rows, A.cols,
+                          bfloat16_from_column<T>);
   }
+}
+
+template <class T>
+void Memory<T>::add_from(DType type, const void* source, index_t source_ld, Mat<T> Y) {
+  if (Y.empty()) return;
+  const auto from = [&]<class S>(const S* in, void (*column)(const S* __restrict, T* __restrict, index_t)) {
+    copy_columns(in, source_ld, Y.data, Y.ld, Y.rows, Y.cols, column);
+  };
+  switch (type) {
+    case DType::float16:
+      return from(static_cast<const std::uint16_t*>(source), add_half_column<T>);
+    case DType::bfloat16:
+      return from(static_cast<const std::uint16_t*>(source), add_bfloat16_column<T>);
+    case DType::float32:
+      return from(static_cast<const float*>(source), add_column<T, float>);
+    case DType::float64:
+      return from(static_cast<const double*>(source), add_column<T, double>);
+  }
+}
+
+template <class T>
+double Memory<T>::max_abs_of(DType type, const void* A, index_t rows, index_t cols, index_t ld) {
+  switch (type) {
+    case DType::float16:
+      return static_cast<double>(half_to_float(largest_bits<std::uint16_t, 0x7FFF>(A, rows, cols, ld)));
+    case DType::bfloat16:
+      return static_cast<double>(bfloat16_to_float(largest_bits<std::uint16_t, 0x7FFF>(A, rows, cols, ld)));
+    case DType::float32:
+      return static_cast<double>(std::bit_cast<float>(largest_bits<std::uint32_t, 0x7FFFFFFF>(A, rows, cols, ld)));
+    case DType::float64:
+      return std::bit_cast<double>(largest_bits<std::uint64_t, 0x7FFFFFFFFFFFFFFF>(A, rows, cols, ld));
+  }
+  return 0;
 }
 
 template <class T>

@@ -72,6 +72,11 @@ void Products<T>::accumulate_outer(Op op, T alpha, Mat<const T> A, T beta, Mat<T
 }
 
 template <class T>
+void Products<T>::multiply_reduced(Op, DType, const void*, index_t, const void*, index_t, index_t, Mat<T>) {
+  throw Unsupported("products of reduced precision (tf32, bf16, fp16) need the tensor units of a GPU");
+}
+
+template <class T>
 void Products<T>::mirror_lower(Mat<T> C) {
   for (index_t j = 0; j < C.cols; j += kTile) {
     const int width = tile_size(j, C.cols);

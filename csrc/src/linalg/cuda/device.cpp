@@ -1,0 +1,267 @@
+#include "linalg/cuda/device.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "linalg/cuda/kernels.hpp"
+
+namespace brockett::linalg::cuda {
+namespace {
+
+// Of each of the two pieces that transfers go through: PCIe is at its full rate well below (its latency is 10 us), and
+// locking more pages would show at start-up.
+constexpr std::size_t kStagingBytes = std::size_t{4} << 20;
+
+// Freed memory up to this much is kept in the pool for the next workspace, which is of the same size as a rule.
+constexpr unsigned long long kPoolKeeps = 1ULL << 30;
+
+[[noreturn]] void fail(bool memory, const std::string& message) {
+  cudaGetLastError();
+  if (memory) throw OutOfMemory(message);
+  throw Error(message);
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  fail(status == cudaErrorMemoryAllocation,
+       std::string("CUDA: ") + what + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")");
+}
+
+void check(cublasStatus_t status, const char* what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  fail(status == CUBLAS_STATUS_ALLOC_FAILED, std::string("cuBLAS: ") + what + ": " + cublasGetStatusName(status));
+}
+
+void check(cusolverStatus_t status, const char* what) {
+  if (status == CUSOLVER_STATUS_SUCCESS) return;
+  fail(status == CUSOLVER_STATUS_ALLOC_FAILED,
+       std::string("cuSOLVER: ") + what + ": status " + std::to_string(static_cast<int>(status)));
+}
+
+DeviceScope::DeviceScope(int device) {
+  int current = -1;
+  check(cudaGetDevice(&current), "cudaGetDevice");
+  if (current == device) return;
+  check(cudaSetDevice(device), "cudaSetDevice");
+  previous_ = current;
+}
+
+DeviceScope::~DeviceScope() {
+  if (previous_ >= 0 && cudaSetDevice(previous_) != cudaSuccess) cudaGetLastError();
+}
+
+Pinned::Pinned(std::size_t bytes) : bytes_(bytes) {
+  void* p = nullptr;
+  if (cudaMallocHost(&p, bytes) == cudaSuccess) {
+    data_ = static_cast<char*>(p);
+    return;
+  }
+  cudaGetLastError();
+  pageable_.reset(new (std::nothrow) char[bytes]);
+  if (!pageable_) throw OutOfMemory("cannot allocate " + std::to_string(bytes) + " bytes of host memory for transfers");
+  data_ = pageable_.get();
+}
+
+Pinned::~Pinned() {
+  if (!pageable_ && cudaFreeHost(data_) != cudaSuccess) cudaGetLastError();
+}
+
+Event::Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate"); }
+Event::~Event() {
+  if (cudaEventDestroy(event_) != cudaSuccess) cudaGetLastError();
+}
+void Event::record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+void Event::wait() const { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
+void Event::hold(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
+
+Device::Device(int ordinal, cudaStream_t stream) : ordinal_(ordinal), stream_(stream) {
+  const DeviceScope scope(ordinal);
+  try {
+    int pools = 0;
+    check(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, ordinal), "cudaDeviceGetAttribute");
+    if (pools) {
+      cudaMemPoolProps props = {};
+      props.allocType = cudaMemAllocationTypePinned;
+      props.location.type = cudaMemLocationTypeDevice;
+      props.location.id = ordinal;
+      check(cudaMemPoolCreate(&pool_, &props), "cudaMemPoolCreate");
+      unsigned long long keep = kPoolKeeps;
+      check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+    }
+    check(cublasCreate(&blas_), "cublasCreate");
+    check(cublasSetStream(blas_, stream), "cublasSetStream");
+    // float32 products are float32 products, whatever the environment's math mode is for others
+    check(cublasSetMathMode(blas_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");
+    check(cusolverDnCreate(&solver_), "cusolverDnCreate");
+    check(cusolverDnSetStream(solver_, stream), "cusolverDnSetStream");
+    check(cusolverDnCreateParams(&params_), "cusolverDnCreateParams");
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+Device::~Device() {
+  try {
+    const DeviceScope scope(ordinal_);
+    if (cudaStreamSynchronize(stream_) != cudaSuccess) cudaGetLastError();
+    staging_ = {};
+    close();
+  } catch (const Error&) {  // the process is shutting down, and the driver with it
+  }
+}
+
+void Device::close() noexcept {
+  if (params_) cusolverDnDestroyParams(params_);
+  if (solver_) cusolverDnDestroy(solver_);
+  if (blas_) cublasDestroy(blas_);
+  if (pool_ && cudaMemPoolDestroy(pool_) != cudaSuccess) cudaGetLastError();
+}
+
+void* Device::allocate(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  const Call call(*this);
+  void* p = nullptr;
+  const auto attempt = [&] {
+    return pool_ ? cudaMallocFromPoolAsync(&p, bytes, pool_, stream_) : cudaMalloc(&p, bytes);
+  };
+  cudaError_t status = attempt();
+  if (status == cudaErrorMemoryAllocation && pool_) {  // what the pool keeps may be in the way, in pieces too small
+    cudaGetLastError();
+    wait();
+    check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
+    status = attempt();
+  }
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw OutOfMemory("cannot allocate " + std::to_string(bytes) + " bytes on GPU " + std::to_string(ordinal_) + ", " +
+                      std::to_string(free_memory()) + " are free");
+  }
+  check(status, "allocation");
+  return p;
+}
+
+void Device::deallocate(void* p) noexcept {
+  if (p == nullptr) return;
+  try {
+    const Call call(*this);
+    // A stream that its owner has destroyed in the meantime cannot order anything: then the device as a whole does.
+    if (pool_ && cudaFreeAsync(p, stream_) == cudaSuccess) return;
+    if (pool_) cudaGetLastError();
+    if (cudaFree(p) != cudaSuccess) cudaGetLastError();
+  } catch (const Error&) {  // nothing is left to free at the end of the process
+  }
+}
+
+std::size_t Device::free_memory() const {
+  const DeviceScope scope(ordinal_);
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  if (pool_) {
+    unsigned long long reserved = 0, used = 0;
+    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
+    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
+    free += static_cast<std::size_t>(reserved - std::min(reserved, used));
+  }
+  return free;
+}
+
+Device::Staging& Device::next_staging() {
+  auto& s = staging_[next_];
+  next_ = 1 - next_;
+  if (!s) s = std::make_unique<Staging>(kStagingBytes);
+  s->done.wait();  // its last copy, upwards or downwards
+  return *s;
+}
+
+namespace {
+
+// Columns of `width` bytes in pieces that fit the staging memory: f(first byte of the packed columns, bytes, offset on the
+// device). Packed columns are one; others go by whole columns where they fit, else in parts of one.
+template <class F>
+void for_each_piece(std::size_t width, std::size_t count, std::size_t pitch, F&& f) {
+  if (pitch == width || count == 1) {
+    width *= count;
+    pitch = width;
+    count = 1;
+  }
+  if (width == 0 || count == 0) return;
+  if (width > kStagingBytes || count == 1) {
+    for (std::size_t j = 0; j < count; ++j) {
+      for (std::size_t at = 0; at < width; at += kStagingBytes) {
+        const std::size_t bytes = std::min(kStagingBytes, width - at);
+        f(j * width + at, bytes, std::size_t{1}, j * pitch + at);
+      }
+    }
+    return;
+  }
+  const std::size_t step = kStagingBytes / width;
+  for (std::size_t j = 0; j < count; j += step) f(j * width, width, std::min(step, count - j), j * pitch);
+}
+
+}  // namespace
+
+void Device::upload(const void* host, void* device, std::size_t width, std::size_t count, std::size_t pitch) {
+  const Call call(*this);
+  const auto* from = static_cast<const char*>(host);
+  auto* to = static_cast<char*>(device);
+  for_each_piece(width, count, pitch, [&](std::size_t at, std::size_t piece, std::size_t columns, std::size_t offset) {
+    Staging& s = next_staging();
+    const std::size_t bytes = piece * columns;
+    std::memcpy(s.memory.data(), from + at, bytes);
+    if (columns == 1) {
+      check(cudaMemcpyAsync(to + offset, s.memory.data(), bytes, cudaMemcpyHostToDevice, stream_), "upload");
+    } else {  // a copy engine takes columns of a few bytes one by one: they go as one, and a kernel spreads them
+      const Scratch<char> packed(*this, static_cast<index_t>(bytes));
+      check(cudaMemcpyAsync(packed.data(), s.memory.data(), bytes, cudaMemcpyHostToDevice, stream_), "upload");
+      check(
+          kernels::copy_bytes(stream_, packed.data(), static_cast<index_t>(piece), to + offset,
+                              static_cast<index_t>(pitch), static_cast<index_t>(piece), static_cast<index_t>(columns)),
+          "upload");
+    }
+    s.done.record(stream_);
+  });
+}
+
+void Device::download(const void* device, std::size_t pitch, void* host, std::size_t width, std::size_t count) {
+  const Call call(*this);
+  const auto* from = static_cast<const char*>(device);
+  auto* to = static_cast<char*>(host);
+  // The piece before is copied out while the next one is on its way.
+  struct Pending {
+    Staging* staging = nullptr;
+    std::size_t at = 0, bytes = 0;
+  } pending;
+  const auto finish = [&] {
+    if (!pending.staging) return;
+    pending.staging->done.wait();
+    std::memcpy(to + pending.at, pending.staging->memory.data(), pending.bytes);
+    pending.staging = nullptr;
+  };
+  for_each_piece(width, count, pitch, [&](std::size_t at, std::size_t piece, std::size_t columns, std::size_t offset) {
+    Staging& s = next_staging();
+    const std::size_t bytes = piece * columns;
+    if (columns == 1) {
+      check(cudaMemcpyAsync(s.memory.data(), from + offset, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    } else {
+      const Scratch<char> packed(*this, static_cast<index_t>(bytes));
+      check(
+          kernels::copy_bytes(stream_, from + offset, static_cast<index_t>(pitch), packed.data(),
+                              static_cast<index_t>(piece), static_cast<index_t>(piece), static_cast<index_t>(columns)),
+          "download");
+      check(cudaMemcpyAsync(s.memory.data(), packed.data(), bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    }
+    s.done.record(stream_);
+    finish();
+    pending = {&s, at, bytes};
+  });
+  finish();
+}
+
+void Device::wait() { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+}  // namespace brockett::linalg::cuda
