@@ -208,6 +208,21 @@ py::object capsule_of(Managed* managed, const char* name) {
   return py::reinterpret_steal<py::object>(c);
 }
 
+/// Whether the elements fill one piece of memory, in whatever order of the axes.
+bool dense(const DeviceArray& a) {
+  std::vector<std::pair<index_t, index_t>> axes;  // stride, length
+  for (std::size_t i = 0; i < a.shape.size(); ++i) {
+    if (a.shape[i] != 1) axes.emplace_back(a.strides[i], a.shape[i]);
+  }
+  std::sort(axes.begin(), axes.end());
+  index_t step = 1;
+  for (const auto& [stride, length] : axes) {
+    if (stride != step) return false;
+    step *= length;
+  }
+  return true;
+}
+
 template <class F>
 auto asked(const std::string& argument, F&& f) -> decltype(f()) {
   try {
@@ -215,6 +230,8 @@ auto asked(const std::string& argument, F&& f) -> decltype(f()) {
   } catch (py::error_already_set& e) {
     if (!e.matches(PyExc_Exception)) throw;
     throw InvalidArgument(argument, std::string("does not give its memory: ") + e.what());
+  } catch (py::cast_error& e) {
+    throw InvalidArgument(argument, std::string("does not give its memory as agreed: ") + e.what());
   }
 }
 
@@ -423,8 +440,9 @@ DeviceArray reshaped(const DeviceArray& array, const std::vector<index_t>& shape
     }
     for (std::size_t k = from; k + 1 < from_end; ++k) {
       if (old[k].second != old[k + 1].first * old[k + 1].second) {
-        throw InvalidArgument("shape", "an array of shape " + shape_text(array.shape) + " with such strides cannot be " +
-                                           shape_text(shape) + " without a copy: lay it out in C order");
+        throw InvalidArgument("shape", "an array of shape " + shape_text(array.shape) +
+                                           " with such strides cannot be " + shape_text(shape) +
+                                           " without a copy: lay it out in C order");
       }
     }
     index_t step = old[from_end - 1].second;
@@ -443,31 +461,24 @@ DeviceArray converted(const DeviceArray& array, ElementType type) {
   if (to != DType::float32 && to != DType::float64) {
     throw InvalidArgument("dtype", "converts to float32 and float64 only, got " + type_name(type));
   }
-  // Columns of the column-major matrix that the core converts are rows of ours; C order, or two axes with long rows.
+  // Columns of the column-major matrix that the core converts are rows of ours: all in one piece, or long rows.
   const auto axes = array.shape.size();
-  const bool matrix = axes == 2 && (array.shape[1] <= 1 || array.strides[1] == 1) &&
-                      (array.shape[0] <= 1 || array.strides[0] >= array.shape[1]);
-  const bool columns = axes == 2 && !matrix && (array.shape[0] <= 1 || array.strides[0] == 1) &&
-                       (array.shape[1] <= 1 || array.strides[1] >= array.shape[0]);
-  if (!array.contiguous() && !matrix && !columns) {
+  const bool matrix = axes == 2 && (array.shape[1] <= 1 || array.strides[1] == 1) && array.strides[0] >= array.shape[1];
+  if (!dense(array) && !matrix) {
     throw InvalidArgument("dtype", "an array of shape " + shape_text(array.shape) +
                                        " with such strides cannot be converted here: lay it out in C order");
   }
   DeviceArray out = empty_array(array.place, array.shape, type);
-  index_t rows = array.size(), cols = 1, ld = std::max<index_t>(rows, 1);
-  if (matrix) {
+  index_t rows = array.size(), cols = 1, ld = rows;
+  if (dense(array)) {
+    out.strides = array.strides;
+  } else {
     rows = array.shape[1];
     cols = array.shape[0];
-    ld = cols <= 1 ? std::max<index_t>(rows, 1) : array.strides[0];
-  } else if (columns) {
-    rows = array.shape[0];
-    cols = array.shape[1];
-    ld = cols <= 1 ? std::max<index_t>(rows, 1) : array.strides[1];
-    out.strides = {1, rows};
+    ld = array.strides[0];
   }
-  unlocked([&] {
-    cuda::convert(array.place.quiet(), from, array.data, ld, to, out.data, std::max<index_t>(rows, 1), rows, cols);
-  });
+  if (out.size() == 0) return out;
+  unlocked([&] { cuda::convert(array.place.quiet(), from, array.data, ld, to, out.data, rows, rows, cols); });
   return out;
 }
 
@@ -482,9 +493,7 @@ DeviceArray stacked(const std::vector<DeviceArray>& parts) {
   std::copy(first.strides.begin(), first.strides.end(), out.strides.begin() + 1);
   for (std::size_t k = 0; k < parts.size(); ++k) {
     const auto& part = parts[k];
-    const auto last = std::max_element(part.strides.begin(), part.strides.end()) - part.strides.begin();
-    const bool dense = part.contiguous() || (!part.shape.empty() && part.strides[last] * part.shape[last] == step);
-    if (part.shape != first.shape || part.strides != first.strides || part.dtype != first.dtype || !dense ||
+    if (part.shape != first.shape || part.strides != first.strides || part.dtype != first.dtype || !dense(part) ||
         part.place.device != first.place.device) {
       throw InvalidArgument("parts", "expected arrays of one shape, layout, dtype and device");
     }

@@ -462,12 +462,9 @@ def to_host(array: Any, space: Space) -> npt.NDArray[Any]:
     if _device.is_device_array(array):
         values: npt.NDArray[Any] = array.to_host()
         return values
-    if space.library == "torch":
-        values = array.cpu().numpy()
-        return values
-    if space.library == "cupy":
-        host: npt.NDArray[Any] = array.get()
-        return host
+    if space.library in ("torch", "cupy"):
+        values = array.cpu().numpy() if space.library == "torch" else array.get()
+        return np.asarray(values)
     if space.library == "array_api_strict":
         return np.asarray(array.to_device(space.xp.Device("CPU_DEVICE")))
     return np.asarray(array) if space.where == "cuda" else np.from_dlpack(array)

@@ -558,7 +558,8 @@ def _sample_weights(X: Operand, weights: Any, mask: Any) -> Operand | None:
 def _mask(mask: Any, shape: tuple[int, ...], space: Space) -> npt.NDArray[np.bool_]:
     operand = _arrays.accept(mask, "mask")
     _same_library(operand, space)
-    dtype = str(mask.dtype) if hasattr(mask, "dtype") else str(np.asarray(mask).dtype)
+    seen = operand.array if _device.is_device_array(operand.array) else mask  # integers come here as they are
+    dtype = str(seen.dtype) if hasattr(seen, "dtype") else str(np.asarray(seen).dtype)
     if "bool" not in dtype and "int" not in dtype:
         raise InvalidType("mask", f"expected booleans, True for the samples to take, got dtype {dtype}")
     if operand.shape != shape:

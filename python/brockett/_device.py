@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._engine import load
+from ._engine import engine_for, load
 from ._errors import InvalidArgument, InvalidType
 
 __all__ = ["Device", "Namespace", "exporter", "import_array", "is_device_array", "namespace_of", "on_cuda", "ordinal"]
@@ -126,7 +126,7 @@ def device_of(xp: Any, number: int) -> Any:
 
 
 def _library(xp: Any) -> str:
-    """"torch" of array_api_compat.torch, "cupy" of cupy and array_api_compat.cupy; "" of `Namespace`."""
+    """ "torch" of array_api_compat.torch, "cupy" of cupy and array_api_compat.cupy; "" of `Namespace`."""
     name = str(getattr(xp, "__name__", ""))
     return "" if xp is Namespace else name.removeprefix("array_api_compat.").partition(".")[0]
 
@@ -154,11 +154,9 @@ def import_array(value: Any, stream: int, argument: str) -> Any:
 def exporter(xp: Any) -> Callable[[Any], Any]:
     """What makes a library's own array of a `DeviceArray`: again its memory, not a copy."""
     library = _library(xp)
-    if library in ("torch", "cupy"):
-        take: Callable[[Any], Any] = sys.modules[library].from_dlpack
-        return take
-    take = getattr(xp, "from_dlpack", None) or (lambda array: array)
-    return take
+    source = sys.modules[library] if library in ("torch", "cupy") else xp
+    take: Callable[[Any], Any] | None = getattr(source, "from_dlpack", None)
+    return take or (lambda array: array)
 
 
 def accept_foreign(value: Any, argument: str) -> tuple[Any, int, str] | None:
@@ -170,12 +168,13 @@ def accept_foreign(value: Any, argument: str) -> tuple[Any, int, str] | None:
         return value, int(value.device), "brockett"
     module = type(value).__module__.partition(".")[0]
     library = module if module != "builtins" else "DLPack"
-    if type(value).__name__ == "PyCapsule" or on_cuda(value) is not None:
-        array = import_array(value, 0, argument)
-    elif hasattr(value, "__dlpack__") or not hasattr(value, "__cuda_array_interface__"):
+    capsule = type(value).__name__ == "PyCapsule"
+    exported = on_cuda(value) is not None
+    if not (capsule or exported) and (hasattr(value, "__dlpack__") or not hasattr(value, "__cuda_array_interface__")):
         return None
-    else:
-        array = _core().DeviceArray.from_interface(value, 0, argument)
+    if not capsule:  # of which nothing is known before it is read
+        engine_for("cuda", argument)
+    array = import_array(value, 0, argument)
     return array, int(array.device), library
 
 

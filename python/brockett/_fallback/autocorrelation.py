@@ -184,7 +184,7 @@ class Accumulator:
             X holds the bits of bfloat16 numbers.
         """
         if self._precision in TENSOR_UNITS:
-            raise Unsupported(f"precision={self._precision!r} needs the tensor units of a CUDA device, and engine 'cuda'")
+            raise Unsupported(f"precision={self._precision!r} needs the tensor units of a GPU, and engine 'cuda'")
         self._check_place(X)
         if X.ndim != 2 or X.shape[1] != self._n:
             raise InvalidArgument("X", f"must have shape (n_samples, {self._n}), has {tuple(X.shape)}")

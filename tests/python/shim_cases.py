@@ -1,0 +1,159 @@
+"""What only the CPU shim of CUDA can bring about: failures, small devices, two devices. test_cuda_arrays.py runs them.
+
+The shim is driven through ctypes, in the plugin that the process has loaded (tests/cpp/cuda_shim/control.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import brockett as bk
+from brockett import _core
+
+DeviceArray = _core.DeviceArray
+
+
+@pytest.fixture
+def shim() -> Iterator[Any]:
+    library = ctypes.CDLL(os.environ["BROCKETT_CUDA_PLUGIN"])
+    for name in ("live_allocations", "live_bytes", "calls"):
+        getattr(library, f"brockett_shim_{name}").restype = ctypes.c_size_t
+    library.brockett_shim_set_memory.argtypes = [ctypes.c_size_t]
+    library.brockett_shim_fail_allocation.argtypes = [ctypes.c_size_t]
+    library.brockett_shim_fail_info.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t]
+    library.brockett_shim_fail_status.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t]
+    yield library
+    library.brockett_shim_reset()
+
+
+def test_two_devices_in_one_call_are_an_error_that_names_both(rng: np.random.Generator) -> None:
+    here, there = DeviceArray.from_host(np.eye(3)), DeviceArray.from_host(np.eye(3), 1)
+    assert (there.device, there.__dlpack_device__()) == (1, (2, 1))
+    assert np.array_equal(there.to_host(), np.eye(3))
+    for call in (
+        lambda: bk.descramble(here, inputs=there),
+        lambda: bk.whitened_svd(here, there),
+        lambda: bk.brockett_cost(here, there),
+        lambda: bk.descramble(here, gauge=there),
+        lambda: bk.descramble(preactivations=here, stack=[(1.0, there)]),
+        lambda: _core.brockett_cost(here, there, {"kind": "fourier", "order": 2.0}),
+        lambda: _core.whitened_svd(here, there, 0),
+    ):
+        with pytest.raises(bk.InvalidArgument, match=r"cuda:1.*cuda:0"):
+            call()
+    acc = bk.Autocorrelation(3)
+    acc.update(there)
+    with pytest.raises(bk.InvalidType, match=r"X: .*cuda:0.*cuda:1"):
+        acc.update(here)
+    with pytest.raises(bk.InvalidType, match=r"cuda:1.*cuda:0"):
+        bk.descramble(here, autocorrelation=acc)
+    other = bk.Autocorrelation(3, device="cuda:0")
+    other.update(np.eye(3))
+    with pytest.raises(bk.InvalidType, match=r"other: .*cuda:0.*cuda:1"):
+        acc.merge(other)
+    with pytest.raises(bk.InvalidType, match=r"X: .*cuda:1.*cuda:0"):
+        other.update(there)
+    # Each works on its own device.
+    assert bk.svd(there).U.device == 1
+    assert acc.matrix().device == 1
+
+
+def test_a_full_device_is_our_error_and_everything_goes_on(shim: Any, rng: np.random.Generator) -> None:
+    W, X = rng.normal(size=(9, 7)), rng.normal(size=(50, 7))
+    expected = bk.descramble(W, inputs=X)
+
+    def work() -> Any:
+        acc = bk.Autocorrelation(7, device="cuda:0")
+        acc.update(X)
+        w = DeviceArray.from_host(W)
+        bk.svd(w)
+        return bk.descramble(w, autocorrelation=acc)
+
+    work()
+    failures = []
+    for k in range(1, 400):
+        shim.brockett_shim_fail_allocation(k)
+        try:
+            layer = work()
+        except bk.OutOfMemory as error:
+            failures.append(str(error))
+        else:
+            assert layer.cost == pytest.approx(expected.cost, rel=1e-10)
+            if shim.brockett_shim_failure_pending():
+                break
+        shim.brockett_shim_fail_allocation(0)
+    else:
+        pytest.fail("the work never ran through")
+    assert len(failures) >= 5
+    assert all(re.search(r"\d", message) for message in failures), failures  # the sizes that could not be had
+    assert work().cost == pytest.approx(expected.cost, rel=1e-10)
+
+
+def test_what_does_not_converge_names_its_size(shim: Any, rng: np.random.Generator) -> None:
+    A = DeviceArray.from_host(rng.normal(size=(12, 12)))
+    for name in (b"cusolverDnXgesvdp", b"cusolverDnXgesvd"):
+        shim.brockett_shim_fail_info(name, 3, 1000)
+    with pytest.raises(bk.NotConverged, match="12"):
+        bk.svd(A, method="exact")
+    shim.brockett_shim_reset()
+    assert bk.svd(A, method="exact").residual < 1e-12
+
+
+def test_samples_larger_than_the_device(shim: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    path = tmp_path / "X.npy"
+    X = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(600_000, 16))
+    X[:] = rng.integers(-3, 4, size=(1000, 16)).astype(np.float32)[np.arange(600_000) % 1000]
+    _core.cuda_synchronize(0)
+    shim.brockett_shim_set_memory(24 << 20)  # the samples have 38 MB
+    acc = bk.Autocorrelation(16, device="cuda:0")
+    acc.update(np.load(path, mmap_mode="r"))
+    block = np.asarray(X[:1000], dtype=np.float64)
+    assert np.array_equal(acc.matrix().to_host() * 1000, block.T @ block)  # integers: every sum is exact
+
+
+def test_nothing_is_left_behind(shim: Any, rng: np.random.Generator) -> None:
+    W, X = rng.normal(size=(5, 4)), rng.normal(size=(20, 4))
+
+    def work() -> None:
+        w = DeviceArray.from_host(W)
+        layer = bk.descramble(w, inputs=DeviceArray.from_host(X))
+        DeviceArray.from_dlpack(layer.P.__dlpack__(stream=2))
+        acc = bk.Autocorrelation(4)
+        acc.update(DeviceArray.from_host(X))
+        bk.svd(DeviceArray.from_host(W[None]))
+        with pytest.raises(bk.NonFinite):
+            acc.update(DeviceArray.from_host(np.full((1, 4), np.nan)))
+
+    work()
+    _core.cuda_synchronize(0)
+    before = shim.brockett_shim_live_allocations()
+    for _ in range(25):
+        work()
+    _core.cuda_synchronize(0)
+    assert shim.brockett_shim_live_allocations() == before
+
+
+def test_an_accumulator_keeps_to_its_stream(rng: np.random.Generator) -> None:
+    # Samples and results on other streams than the accumulator's own: each waits for the other.
+    X = rng.normal(size=(40, 5))
+    acc = bk.Autocorrelation(5)
+    acc.update(DeviceArray.from_host(X))
+    acc.update(DeviceArray.from_host(X, 0, 2))
+    R = DeviceArray.from_dlpack(acc.matrix().__dlpack__(stream=2), 2)
+    assert R.to_host() == pytest.approx(X.T @ X / 40, rel=1e-12)
+    W = rng.normal(size=(4, 5))
+    layer = bk.descramble(DeviceArray.from_host(W, 0, 2), autocorrelation=acc)
+    assert layer.P.to_host() @ W == pytest.approx(layer.weights.to_host(), abs=1e-12)
+    other = _core.Accumulator(5, False, "gram", "double", device=0, stream=2)
+    other.update(DeviceArray.from_host(X))
+    total = _core.Accumulator(5, False, "gram", "double", device=0)
+    total.merge(other)
+    assert total.matrix().to_host() == pytest.approx(X.T @ X / 40, rel=1e-12)
