@@ -352,9 +352,16 @@ TEST_F(CudaShim, running_out_of_memory_is_reported_and_remembered_once) {
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
   brockett_shim_fail_allocation(2);
   double* q = on_device<double>(1);
+  EXPECT_TRUE(brockett_shim_failure_pending());
   EXPECT_EQ(cudaMalloc(&p, 8), cudaErrorMemoryAllocation);
   EXPECT_FALSE(brockett_shim_failure_pending());
+  EXPECT_EQ(cudaMalloc(&p, 8), cudaErrorMemoryAllocation);
   EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation);
+  brockett_shim_fail_allocations(1, 1);
+  EXPECT_EQ(cudaMalloc(&p, 8), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaMalloc(&p, 8), cudaSuccess);
+  ASSERT_EQ(cudaFree(p), cudaSuccess);
   ASSERT_EQ(cudaFree(q), cudaSuccess);
 }
 

@@ -9,6 +9,8 @@
 //  4. A function in a public header is neither inline nor a template: the second translation unit then fails to link.
 //  5. The installed library, its headers and the version that CMake reports are of different releases.
 //  6. brockett_cuda_FOUND is undefined, or names a plugin that is not installed (in CMakeLists.txt).
+//  7. Where there is no plugin, no driver or no GPU, asking for one crashes, or gives no reason; where there is one, the
+//     same text computes something else on it.
 #include <brockett/brockett.hpp>
 
 #include <algorithm>
@@ -103,6 +105,36 @@ void check_errors(const brockett::Context& context) {
   }
 }
 
+// Samples in host memory, accumulated on a GPU; its results stay there, so only the numbers of the state are compared.
+void check_gpu(const brockett::Context& context) {
+  const std::vector<double> x = four_samples<double>();
+  brockett::Autocorrelation R(context, 4);
+  R.update_from_host(brockett::samples(x.data(), 4, 4));
+  const std::vector<double> moment = R.state().moment;
+  const double diagonal[] = {64, 16, 4, 36};
+  for (std::size_t i = 0; i < 4; ++i) {
+    for (std::size_t j = 0; j < 4; ++j) {
+      require_close(moment[4 * i + j], i == j ? diagonal[i] : 0.0, 1e-15, "moment on the GPU");
+    }
+  }
+}
+
+std::string check_cuda() {
+  const brockett::cuda::Status status = brockett::cuda::status();
+  require(status.available == status.reason.empty(), "a reason exactly where CUDA is not available");
+  if (status.available) {
+    check_gpu(brockett::cuda::make_context());
+    return brockett::cuda::device_info(0).name;
+  }
+  try {
+    brockett::cuda::make_context();
+    require(false, "a context on a GPU that is not there");
+  } catch (const brockett::EngineUnavailable& e) {
+    require(std::string(e.what()).find(status.reason) != std::string::npos, "the reason in the exception");
+  }
+  return status.reason;
+}
+
 }  // namespace
 
 int main() {
@@ -111,5 +143,6 @@ int main() {
   check<double>(context, 1e-13);
   check<float>(context, 5e-6);
   check_errors(context);
+  std::printf("cuda: %s\n", check_cuda().c_str());
   std::printf("embed: brockett %s, %s: ok\n", brockett::version(), brockett::blas_info().c_str());
 }

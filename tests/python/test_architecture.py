@@ -22,6 +22,9 @@ TOPIC_HEADERS = {
     "random_matrix",
     "hypergraph",
 }
+# The loader of the CUDA plugin: not a topic, and the one file outside linalg/ that knows what a backend exchanges.
+LOADER = {"cuda.cpp": {"linalg/cuda/plugin.hpp", "dlfcn.h", "unistd.h"}}
+CUDA_HEADERS = {"cuda_runtime_api.h", "cublas_v2.h", "cusolverDn.h"}
 INCLUDE = re.compile(r"^\s*#\s*include\s*([<\"])([^>\"]+)[>\"]", re.MULTILINE)
 
 
@@ -55,7 +58,7 @@ def topics_know_no_backend(root: Path) -> list[str]:
     for path in files:
         for kind, name in INCLUDE.findall(code(path)):
             standard = kind == "<" and re.fullmatch(r"[a-z_]+", name)
-            if not standard and not name.startswith("brockett/") and name not in allowed:
+            if not standard and not name.startswith("brockett/") and name not in allowed | LOADER.get(path.name, set()):
                 found.append(f"{path.relative_to(root)}: #include {name}")
     fortran = r"\b(?:scipy_)?[sdcz](?:gemm|syrk|syevd|syevr|gesdd|gesvd|geqrf|potrf)_"
     return found + words(root, iter(files), fortran + r"|\bcblas_|\bLAPACKE_|\bcu(?:da|blas|solver)[A-Z]")
@@ -72,6 +75,57 @@ def linalg_knows_no_topic(root: Path) -> list[str]:
     ]
     topics = r"(?i)\b\w*(autocorrelation|preactivation|penalty|descrambl|hypergraph|spectral_graph|random_matrix)\w*"
     return found + words(root, sources(folder), topics)
+
+
+def only_linalg_cuda_names_cuda(root: Path) -> list[str]:
+    """CUDA's headers, functions and keywords stand in csrc/src/linalg/cuda and nowhere else."""
+    folder = root / "csrc/src/linalg/cuda"
+    files = [
+        path for part in ("csrc", "python/bindings") for path in sources(root / part) if folder not in path.parents
+    ]
+    names = r"\bcu(?:da|blas|solver)(?:[A-Z]\w+|_\w*\.h\b)|\bcu(?:blas|solver)_|\bCU(?:DA|BLAS|SOLVER)_\w+"
+    return words(root, iter(files), names + r"|\b__(?:global|device|host)__\b")
+
+
+def cuda_host_code_needs_no_nvcc(root: Path) -> list[str]:
+    """kernels.cu alone is for nvcc; the rest of linalg/cuda includes three headers of NVIDIA's and no other backend."""
+    folder = root / "csrc/src/linalg/cuda"
+    found = [str(path.relative_to(root)) for path in sources(root / "csrc") if path.suffix in {".cu", ".cuh"}]
+    found.remove("csrc/src/linalg/cuda/kernels.cu")
+    for path in sources(folder):
+        for kind, name in INCLUDE.findall(code(path)):
+            standard = kind == "<" and re.fullmatch(r"[a-z_]+", name)
+            own = name.startswith(("brockett/", "linalg/cuda/")) or re.fullmatch(r"linalg/\w+\.hpp|philox\.hpp", name)
+            shim = path.name == "kernels.cu" and name == "shim_launch.hpp"
+            if not (standard or own or shim or name in CUDA_HEADERS):
+                found.append(f"{path.relative_to(root)}: #include {name}")
+    host = [path for path in sources(folder) if path.name != "kernels.cu"]
+    return found + words(root, iter(host), r"\b__(?:global|device|host|shared|CUDACC)__\b|<<<")
+
+
+def lapack_knows_no_cuda(root: Path) -> list[str]:
+    """The backends do not know each other."""
+    return [
+        f"{path.relative_to(root)}: #include {name}"
+        for path in sources(root / "csrc/src/linalg/lapack")
+        for _, name in INCLUDE.findall(code(path))
+        if "cuda" in name
+    ]
+
+
+def shim_declares_what_is_used(root: Path) -> list[str]:
+    """Own declarations of CUDA's functions are for what the backend, or the shim's own test, calls."""
+    shim = root / "tests/cpp/cuda_shim"
+    users = [*sources(root / "csrc/src/linalg/cuda"), root / "tests/cpp/test_cuda_shim.cpp"]
+    text = "".join(code(path) for path in users)
+    text += text.replace("##X##", "S") + text.replace("##X##", "D")  # macros over the two precisions
+    called = set(re.findall(r"\w+", text))
+    return [
+        f"{path.relative_to(root)}: {name}"
+        for path in sorted((shim / "include/declared").glob("*_functions.inc"))
+        for name in re.findall(r"\b(cu(?:da|blas|solver)\w+)\(", code(path))
+        if re.sub(r"_v2(?=_64$|$)", "", name) not in called
+    ]
 
 
 def core_has_no_device_switch(root: Path) -> list[str]:
@@ -128,6 +182,21 @@ SEEDS: list[tuple[Rule, str, str]] = [
     (linalg_knows_no_topic, "csrc/src/linalg/buffer.hpp", "struct DescramblingBuffer;\n"),
     (core_has_no_device_switch, "csrc/src/context.cpp", "#ifdef BROCKETT_CUDA\n#endif\n"),
     (core_has_no_device_switch, "csrc/include/brockett/context.hpp", "#if defined(__CUDACC__)\n#endif\n"),
+    (only_linalg_cuda_names_cuda, "csrc/src/cuda.cpp", "void f() { cudaFree(nullptr); }\n"),
+    (only_linalg_cuda_names_cuda, "csrc/include/brockett/cuda.hpp", "#include <cuda_runtime_api.h>\n"),
+    (only_linalg_cuda_names_cuda, "csrc/src/linalg/half.hpp", "__device__ int f();\n"),
+    (only_linalg_cuda_names_cuda, "csrc/src/linalg/lapack/backend.cpp", "cublasHandle_t handle;\n"),
+    (only_linalg_cuda_names_cuda, "python/bindings/core_module.cpp", "int type = CUDA_R_32F;\n"),
+    (cuda_host_code_needs_no_nvcc, "csrc/src/linalg/cuda/device.cpp", "#include <cuda_bf16.h>\n"),
+    (cuda_host_code_needs_no_nvcc, "csrc/src/linalg/cuda/products.cpp", "void g() { f<<<1, 1>>>(); }\n"),
+    (cuda_host_code_needs_no_nvcc, "csrc/src/linalg/cuda/memory.cpp", '#include "linalg/lapack/memory.hpp"\n'),
+    (cuda_host_code_needs_no_nvcc, "csrc/src/linalg/lapack/more.cu", "int f();\n"),
+    (lapack_knows_no_cuda, "csrc/src/linalg/lapack/memory.cpp", '#include "linalg/cuda/kernels.hpp"\n'),
+    (
+        shim_declares_what_is_used,
+        "tests/cpp/cuda_shim/include/declared/cudart_functions.inc",
+        "cudaError_t cudaProfilerStart(void);\n",
+    ),
     (bindings_use_public_headers, "python/bindings/core_module.cpp", '#include "linalg/linalg.hpp"\n'),
     (public_headers_stand_alone, "csrc/include/brockett/penalty.hpp", "inline brockett::Svd<float> f();\n"),
     (public_headers_stand_alone, "csrc/include/brockett/error.hpp", '#include "check.hpp"\n'),
@@ -142,10 +211,10 @@ def test_rule_holds(rule: Rule) -> None:
 
 @pytest.mark.parametrize(("rule", "path", "violation"), SEEDS, ids=lambda value: getattr(value, "__name__", None))
 def test_rule_catches_a_violation(rule: Rule, path: str, violation: str, tmp_path: Path) -> None:
-    for folder in ("csrc", "python/bindings"):
+    for folder in ("csrc", "python/bindings", "tests/cpp"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     target = tmp_path / path
-    target.write_text(target.read_text() + "\n" + violation)
+    target.write_text((target.read_text() if target.exists() else "") + "\n" + violation)
     found = rule(tmp_path)
     assert found, "the violation was not noticed"
     assert all(Path(path).name in line for line in found), found
@@ -162,8 +231,13 @@ def test_a_comment_is_no_violation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["csrc", "python/bindings"])
 def test_every_source_is_built(folder: str) -> None:
     """The lists in the CMakeLists.txt are complete: a .cpp that nobody builds is a defect that no compiler reports."""
-    listed = set(re.findall(r"^ +(\S+\.cpp)\b", (ROOT / folder / "CMakeLists.txt").read_text(), re.MULTILINE))
-    assert listed == {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder).rglob("*.cpp")}
+    commands = re.sub(r"#[^\n]*", "", (ROOT / folder / "CMakeLists.txt").read_text())
+    listed = set(re.findall(r"(?<![\w/])([\w/]+\.(?:cpp|cu))\b", commands))
+    assert listed == {
+        path.relative_to(ROOT / folder).as_posix()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".cpp", ".cu"}
+    }
 
 
 def test_version_stands_in_one_place() -> None:

@@ -21,12 +21,18 @@ using ByName = std::map<std::string, Injected, std::less<>>;
 struct Control {
   std::map<std::string, std::size_t, std::less<>> calls;
   ByName statuses, infos;
-  std::size_t fail_allocation = 0;
+  std::size_t until_failure = 0;  // allocations that still succeed, and the one that does not; 0: none fails
+  std::size_t failures = 0;       // how many are to fail
   std::size_t handles = 0;
   std::size_t total = default_total;
   int devices = 2;
   int driver = kVersion;
 
+  void fail(std::size_t k, std::size_t count) {
+    until_failure = k;
+    failures = k > 0 ? count : 0;
+  }
+  static constexpr std::size_t kForever = ~std::size_t{0};
   static constexpr std::size_t default_total = std::size_t{16} << 30;
   static constexpr int kVersion = 13000;
 };
@@ -34,8 +40,9 @@ struct Control {
 Control& control() {
   static Control& all = *[] {
     auto* fresh = new Control;
-    if (const char* k = std::getenv("BROCKETT_SHIM_FAIL_MALLOC")) fresh->fail_allocation = std::strtoul(k, nullptr, 10);
-    if (const char* name = std::getenv("BROCKETT_SHIM_FAIL_INFO")) fresh->infos[name] = {1, ~std::size_t{0}};
+    if (const char* k = std::getenv("BROCKETT_SHIM_FAIL_MALLOC"))
+      fresh->fail(std::strtoul(k, nullptr, 10), Control::kForever);
+    if (const char* name = std::getenv("BROCKETT_SHIM_FAIL_INFO")) fresh->infos[name] = {1, Control::kForever};
     return fresh;
   }();
   return all;
@@ -65,7 +72,13 @@ int enter(const char* function) {
 
 int injected_info(const char* function) { return take(control().infos, function); }
 
-bool may_allocate() { return control().fail_allocation == 0 || --control().fail_allocation != 0; }
+bool may_allocate() {
+  Control& all = control();
+  if (all.until_failure > 0 && --all.until_failure > 0) return true;
+  if (all.failures == 0) return true;
+  if (all.failures != Control::kForever) --all.failures;
+  return false;
+}
 void handle_created() { ++control().handles; }
 void handle_destroyed() { --control().handles; }
 
@@ -92,7 +105,7 @@ void brockett_shim_reset(void) {
   Control& all = control();
   all.statuses.clear();
   all.infos.clear();
-  all.fail_allocation = 0;
+  all.fail(0, 0);
   all.total = Control::default_total;
   all.devices = 2;
   all.driver = Control::kVersion;
@@ -114,11 +127,15 @@ size_t brockett_shim_calls(const char* function) {
 
 void brockett_shim_fail_allocation(size_t k) {
   const Lock guard(lock());
-  control().fail_allocation = k;
+  control().fail(k, Control::kForever);
+}
+void brockett_shim_fail_allocations(size_t k, size_t count) {
+  const Lock guard(lock());
+  control().fail(k, count);
 }
 int brockett_shim_failure_pending(void) {
   const Lock guard(lock());
-  return control().fail_allocation > 0;
+  return control().until_failure > 0;
 }
 void brockett_shim_fail_status(const char* function, int status, size_t count) {
   const Lock guard(lock());

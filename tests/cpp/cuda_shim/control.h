@@ -24,10 +24,12 @@ BROCKETT_SHIM_API size_t brockett_shim_pending(void);
 /* Calls of the function of this link name since the start. */
 BROCKETT_SHIM_API size_t brockett_shim_calls(const char* function);
 
-/* The k-th thing from now on that takes device memory fails (1: the next; 0: none): cudaMalloc and its kin, pools, streams,
-   events, handles. At first BROCKETT_SHIM_FAIL_MALLOC says k. Pinned memory: fail_status("cudaMallocHost", 2, 1). */
+/* From the k-th on (1: the next; 0: never) everything that takes device memory fails: cudaMalloc and its kin, pools, streams,
+   events, handles. At first BROCKETT_SHIM_FAIL_MALLOC says k. Pinned memory: fail_status("cudaMallocHost", 2, count). */
 BROCKETT_SHIM_API void brockett_shim_fail_allocation(size_t k);
-/* Is that failure still to come? */
+/* The same, but only `count` of them fail. */
+BROCKETT_SHIM_API void brockett_shim_fail_allocations(size_t k, size_t count);
+/* Has the k-th not come yet? */
 BROCKETT_SHIM_API int brockett_shim_failure_pending(void);
 /* The next `count` calls of this function return `status` and do nothing else. "kernel": a launch of ours, seen by
    cudaGetLastError. */

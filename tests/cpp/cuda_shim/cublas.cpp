@@ -242,7 +242,6 @@ EXPORT const char* cublasGetStatusName(cublasStatus_t status) {
   }
   return "unknown status";
 }
-EXPORT const char* cublasGetStatusString(cublasStatus_t status) { return cublasGetStatusName(status); }
 
 #define PRECISION(X, T)                                                                                              \
   EXPORT cublasStatus_t cublas##X##gemm_v2_64(                                                                       \

@@ -250,38 +250,25 @@ EXPORT cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
   return cudaSuccess;
 }
 
-EXPORT cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
-                                     size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+EXPORT cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   ENTER;
   if (kind != cudaMemcpyHostToDevice && kind != cudaMemcpyDeviceToHost && kind != cudaMemcpyDeviceToDevice) {
     return report(cudaErrorInvalidMemcpyDirection);
   }
-  if (width > to_pitch || width > from_pitch) return report(cudaErrorInvalidValue);
-  if (width == 0 || height == 0) return cudaSuccess;
-  Call call("cudaMemcpyAsync", stream);
-  const std::size_t to_bytes = (height - 1) * to_pitch + width, from_bytes = (height - 1) * from_pitch + width;
+  if (bytes == 0) return cudaSuccess;
+  Call call(__func__, stream);
   if (kind == cudaMemcpyDeviceToHost) {
-    call.host("the target", to, to_bytes);
+    call.host("the target", to, bytes);
   } else {
-    call.bytes("the target", to, to_bytes);
+    call.bytes("the target", to, bytes);
   }
   if (kind == cudaMemcpyHostToDevice) {
-    call.host("the source", from, from_bytes);
+    call.host("the source", from, bytes);
   } else {
-    call.bytes("the source", from, from_bytes);
+    call.bytes("the source", from, bytes);
   }
-  call.run([=] {
-    for (std::size_t i = 0; i < height; ++i) {
-      std::memmove(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch, width);
-    }
-  });
+  call.run([=] { std::memmove(to, from, bytes); });
   return cudaSuccess;
-}
-EXPORT cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  {
-    ENTER;
-  }
-  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 EXPORT cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
   ENTER;

@@ -219,17 +219,6 @@ EXPORT cusolverStatus_t cusolverDnDestroySyevjInfo(syevjInfo_t params) {
   JacobiHandles::get().destroy(params, __func__);
   return CUSOLVER_STATUS_SUCCESS;
 }
-EXPORT cusolverStatus_t cusolverDnXsyevjSetTolerance(syevjInfo_t params, double) {
-  const Lock guard(lock());
-  JacobiHandles::get().of(params, __func__);
-  return CUSOLVER_STATUS_SUCCESS;
-}
-EXPORT cusolverStatus_t cusolverDnXsyevjSetMaxSweeps(syevjInfo_t params, int sweeps) {
-  const Lock guard(lock());
-  JacobiHandles::get().of(params, __func__);
-  return sweeps > 0 ? CUSOLVER_STATUS_SUCCESS : CUSOLVER_STATUS_INVALID_VALUE;
-}
-
 #define PRECISION(X, T)                                                                                               \
   EXPORT cusolverStatus_t cusolverDn##X##syevj_bufferSize(cusolverDnHandle_t handle, cusolverEigMode_t,               \
                                                           cublasFillMode_t, int n, const T*, int lda, const T*,       \
