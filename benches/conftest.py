@@ -19,6 +19,7 @@ import pytest
 import brockett as bk
 
 PEERS = ("numpy", "scipy", "scikit-learn", "torch")
+GPU_PEERS = ("torch", "cupy-cuda13x")
 
 
 def installed(package: str) -> str:
@@ -42,6 +43,10 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info.pop("node", None)
     machine_info["brockett"] = str(bk.engines()["cpu"])
     machine_info["peers"] = {p: installed(p) for p in PEERS}
+    if config.getoption("markexpr") == "gpu":
+        machine_info["brockett"] = str(bk.engines()["cuda"])
+        machine_info["peers"] = {p: installed(p) for p in GPU_PEERS}
+        machine_info["gpu"] = ", ".join(bk.engines()["cuda"].details.get("devices", ()))
 
 
 def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
     python benches/table.py benches/results/<date>-<machine>.json
 
-Each group of benches becomes one table: median CPU seconds, the ratio to brockett's own first row of the group, and
-what else was noted (errors, residuals). The text between the two markers in benches/README.md is replaced.
+Each group of benches becomes one table: median seconds (CPU time, or device time where a GPU was timed), the ratio to
+brockett's own first row of the group, and what else was noted (errors, residuals). The text between the two markers of
+that kind in benches/README.md is replaced.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- results: made by table.py -->", "<!-- end of results -->"
+GPU_BEGIN, GPU_END = "<!-- results on a GPU: made by table.py -->", "<!-- end of results on a GPU -->"
 
 
 def seconds(t: float) -> str:
@@ -24,9 +26,9 @@ def note(extra: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in extra.items())
 
 
-def table(name: str, rows: list[dict[str, Any]]) -> list[str]:
+def table(name: str, rows: list[dict[str, Any]], clock: str) -> list[str]:
     base = next((r for r in rows if r["params"]["peer"].startswith("brockett")), rows[0])["stats"]["median"]
-    head = ["| what | CPU time | over brockett | rounds | |", "| --- | ---: | ---: | ---: | --- |"]
+    head = [f"| what | {clock} time | over brockett | rounds | |", "| --- | ---: | ---: | ---: | --- |"]
     lines = [f"**{name}**", "", *head]
     for r in rows:
         t = r["stats"]["median"]
@@ -38,16 +40,17 @@ def table(name: str, rows: list[dict[str, Any]]) -> list[str]:
 def tables(result: dict[str, Any]) -> str:
     info = result["machine_info"]
     peers = ", ".join(f"{p} {v}" for p, v in info["peers"].items())
+    gpu = info.get("gpu")
     lines = [
-        f"{result['datetime'][:10]}; {info['cpu'].get('brand_raw', info['machine'])}; {info['brockett']}; "
-        f"peers: {peers}. Median CPU seconds of the process at one thread.",
+        f"{result['datetime'][:10]}; {gpu or info['cpu'].get('brand_raw', info['machine'])}; {info['brockett']}; "
+        f"peers: {peers}. " + ("Median device time." if gpu else "Median CPU seconds of the process at one thread."),
         "",
     ]
     groups: dict[str, list[dict[str, Any]]] = {}
     for bench in result["benchmarks"]:
         groups.setdefault(bench["group"], []).append(bench)
     for name, rows in groups.items():
-        lines += table(name, rows)
+        lines += table(name, rows, "device" if gpu else "CPU")
     return "\n".join(lines)
 
 
@@ -55,9 +58,10 @@ def main() -> None:
     result = json.loads(Path(sys.argv[1]).read_text())
     readme = Path(__file__).parent / "README.md"
     text = readme.read_text()
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    readme.write_text(f"{head}{BEGIN}\n\n{tables(result)}\n{END}{tail}")
+    begin, end = (GPU_BEGIN, GPU_END) if "gpu" in result["machine_info"] else (BEGIN, END)
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    readme.write_text(f"{head}{begin}\n\n{tables(result)}\n{end}{tail}")
 
 
 if __name__ == "__main__":
