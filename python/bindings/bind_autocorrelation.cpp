@@ -60,7 +60,13 @@ void update(Accumulator& acc, const ArrayRef& X, const py::object& weights, bool
 void merge(Accumulator& acc, const Accumulator& other) {
   Workplace where("this accumulator", acc.place, {});
   where.add("other", other.place);
-  unlocked([&] { acc.total.merge(other.total); });
+  unlocked([&] {
+    if (acc.total.context().shared_backend() == other.total.context().shared_backend()) {
+      acc.total.merge(other.total);
+    } else {  // of another stream: by way of the host, O(n^2) as the sum itself
+      acc.total.merge(Autocorrelation(acc.total.context(), other.total.state()));
+    }
+  });
 }
 
 Dict state(const Accumulator& acc) {

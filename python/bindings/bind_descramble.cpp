@@ -142,7 +142,7 @@ Dict descramble_as(const py::object& W, const Dict& source, DescrambleParams par
                                      {s.kind == "matrix" ? "autocorrelation" : "covariance", &s.moments},
                                      {"gauge", &given}});
   for (const auto& stacked : s.stacked) where.add("stack", stacked.place());
-  const Context context = where.context();
+  const Context context = s.accumulator != nullptr ? s.accumulator->total.context() : where.context();
   const Preactivations y = preactivations<T>(context, s, w);
   return to_dict(unlocked([&] { return descramble<T>(context, y, w, params); }), where.place());
 }
