@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "check.hpp"
 #include "linalg/buffer.hpp"
@@ -22,6 +23,14 @@ namespace {
 // float32 products of a block must stay clear of float32's own range
 constexpr double kLargestSingle = 1e18;
 constexpr double kSmallestSingle = 1e-18;
+// and what is rounded to float16 of its normal numbers' range
+constexpr double kLargestHalf = 65504;
+constexpr double kSmallestHalf = 0x1p-14;
+// Samples whose products are summed in float32 on tensor units, which round every partial sum towards zero: 16 at a time,
+// this many lose 3e-5 of a sum of positive terms at most.
+constexpr index_t kReducedBlock = 16384;
+// Host memory that goes to a GPU at a time, in bytes: long beside the latency of anything, and twice this is pinned.
+constexpr std::size_t kPieceBytes = std::size_t{1} << 27;
 
 /// A saved moment is one that could have been accumulated: symmetric with a diagonal >= 0, or a lower triangular root.
 void check_moment(const AutocorrelationState& s) {
@@ -42,7 +51,7 @@ void check_moment(const AutocorrelationState& s) {
 
 /// Moments that can be added: M about the mean (center) or about zero, or the square root L of it (qr).
 struct Moments {
-  Buffer<double> matrix;     // n x n, lower triangle
+  Buffer<double> matrix;  // n x n, lower triangle
   std::vector<double> mean;  // n
   double weight = 0;
   index_t n_samples = 0;
@@ -51,22 +60,40 @@ struct Moments {
 }  // namespace
 
 struct Autocorrelation::Impl {
+  class Update;
+
   Context context;
   AutocorrelationParams params;
   index_t n;
   Moments total;
-  double largest = 0;   // magnitude of x accepted so far
+  double largest = 0;  // magnitude of x accepted so far
   double heaviest = 0;  // and of sqrt(w) x, the factor of what is summed
-  // single: products of one block and their float64 copy, during an update
-  Buffer<float> narrow;
-  Buffer<double> wide;
+  Buffer<float> narrow;  // float32 products of one block, during an update
 
   Impl(const Context& context_, index_t n_, const AutocorrelationParams& params_)
       : context(context_), params(params_), n(n_) {}
 
   LinAlg<double>& la() const { return context.backend().full(); }
   bool qr() const { return params.method == AutocorrelationParams::Method::qr; }
+  bool full() const { return params.precision == AutocorrelationParams::Precision::full; }
   bool single() const { return params.precision == AutocorrelationParams::Precision::single; }
+  bool reduced() const { return !full() && !single(); }
+  /// What the tensor units read.
+  DType reduced_type() const {
+    switch (params.precision) {
+      case AutocorrelationParams::Precision::bf16:
+        return DType::bfloat16;
+      case AutocorrelationParams::Precision::fp16:
+        return DType::float16;
+      default:
+        return DType::float32;
+    }
+  }
+  /// Half-precision samples that enter products where they lie.
+  bool reduced_in_place(const SampleView& x, const std::vector<double>& weights) const {
+    return reduced() && reduced_type() != DType::float32 && x.dtype == reduced_type() && weights.empty() &&
+           !params.center;
+  }
 
   Moments empty() const {
     Moments m{Buffer<double>(la(), n, n), std::vector<double>(static_cast<std::size_t>(n)), 0, 0};
@@ -124,14 +151,41 @@ struct Autocorrelation::Impl {
     } else {
       if constexpr (std::is_same_v<T, double>) {
         la().accumulate_outer(Op::none, 1.0, X, 1.0, into.matrix);
-      } else {
+      } else if (single()) {
         context.backend().single().accumulate_outer(Op::none, 1.0F, X, 0.0F, narrow);
-        la().convert_from(DType::float32, narrow.data(), n, wide);
-        la().add(1.0, wide, into.matrix);
+        la().add_from(DType::float32, narrow.data(), n, into.matrix);
+      } else if (reduced_type() == DType::float32) {
+        add_reduced(into, X.data, X.ld, X.cols);
+      } else {
+        auto& lf = context.backend().single();
+        const Buffer<float> halves(lf, n, (X.cols + 1) / 2);  // two of them in the place of a float
+        lf.convert_to(X, reduced_type(), halves.data(), n);
+        add_reduced(into, halves.data(), n, X.cols);
       }
       if (delta.data()) la().accumulate_outer(Op::none, 1.0, delta, 1.0, into.matrix);
     }
     advance(into, mean, weight, count);
+  }
+
+  // M += X X^T in reduced precision, X (n x count) of reduced_type(); both triangles
+  void add_reduced(Moments& into, const void* X, index_t ld, index_t count) {
+    context.backend().single().multiply_reduced(Op::transpose, reduced_type(), X, ld, X, ld, count, narrow);
+    la().add_from(DType::float32, narrow.data(), n, into.matrix);
+  }
+
+  // `into` += a block of samples that are of reduced_type() themselves, neither weighted nor centred
+  void add_reduced_block(Moments& into, const void* X, index_t ld, index_t count) {
+    auto& lf = context.backend().single();
+    const Buffer<float> ones(lf, count, 1), halves(lf, (count + 1) / 2, 1), sum(lf, n, 1);
+    lf.fill(ones, 1.0F);
+    lf.convert_to(ones, reduced_type(), halves.data(), count);
+    lf.multiply_reduced(Op::none, reduced_type(), X, ld, halves.data(), count, count, sum);
+    add_reduced(into, X, ld, count);
+    std::vector<float> sums(static_cast<std::size_t>(n));
+    lf.download(sum, sums.data());
+    std::vector<double> mean(sums.begin(), sums.end());
+    for (auto& v : mean) v /= static_cast<double>(count);
+    advance(into, mean, static_cast<double>(count), count);
   }
 
   // d with d d^T = w_a w_b / (w_a + w_b) (m_b - m_a)(m_b - m_a)^T; empty where moments are not central
@@ -174,6 +228,13 @@ struct Autocorrelation::Impl {
   template <class T>
   void add_samples(Moments& into, const SampleView& x, const std::vector<double>& weights, index_t block) {
     const bool several = x.n_samples > block, writes = params.center || !weights.empty();
+    if (reduced_in_place(x, weights)) {
+      for (index_t i = 0; i < x.n_samples; i += block) {
+        add_reduced_block(into, sample_at(x, i), x.ld, std::min(block, x.n_samples - i));
+        if (several) context.check_interrupt();
+      }
+      return;
+    }
     for_each_sample_block<T>(context.backend(), x, weights, block, writes, [&](Mat<T> X, const std::vector<double>& w) {
       add_block<T>(into, X, w);
       if (several) context.check_interrupt();
@@ -187,23 +248,31 @@ struct Autocorrelation::Impl {
 
   // samples at a time: wide enough for syrk and for the n^2 work that a block costs (qr, single), small enough for memory
   index_t block_size(const SampleView& x, const std::vector<double>& weights) const {
+    const index_t elements = context.backend().block_elements(), fit = elements / n;
+    if (reduced()) return std::clamp<index_t>(2 * fit, std::min<index_t>(2 * n, kReducedBlock), kReducedBlock);
     const bool in_place = single() && !params.center && readable_in_place<float>(x, weights);
     const index_t least = in_place ? 8 * n : qr() || single() ? 2 * n : 0;
-    return std::max<index_t>({512, least, std::min<index_t>((index_t{1} << 22) / n, 1 << 16)});
+    return std::max<index_t>({512, least, std::min<index_t>(fit, std::max<index_t>(1 << 16, elements >> 8))});
   }
 
-  void check_magnitudes(double magnitude, double largest_weight, double sum) const {
-    // small samples beside larger ones do no harm
-    if (magnitude > 0) check_magnitude("X", std::max(magnitude, largest));
+  // `whole`: these are all samples of an update; else larger ones may follow, and small ones do no harm beside them
+  void check_magnitudes(double magnitude, double largest_weight, double sum, bool whole) const {
+    if (magnitude > 0 && (whole || magnitude >= 1)) check_magnitude("X", std::max(magnitude, largest));
     const double weighted = magnitude * std::sqrt(largest_weight);
-    if (weighted > 0 && std::max(weighted, heaviest) < kSmallestMagnitude) {
+    if (whole && weighted > 0 && std::max(weighted, heaviest) < kSmallestMagnitude) {
       throw InvalidArgument("weights", "the weighted squares would vanish in float64; rescale the weights");
     }
     if (weighted >= kLargestMagnitude || overflows(std::max(magnitude, largest), total.weight + sum)) {
       throw InvalidArgument("weights", "the weighted sum would overflow float64; rescale the weights");
     }
-    if (single() && (weighted >= kLargestSingle || (magnitude > 0 && weighted < kSmallestSingle))) {
+    if (!full() && (weighted >= kLargestSingle || (whole && magnitude > 0 && weighted < kSmallestSingle))) {
       throw InvalidArgument("X", "magnitudes leave the range of float32 products [1e-18, 1e18); use double precision");
+    }
+    const double rounded = params.center ? 2 * weighted : weighted;
+    if (params.precision == AutocorrelationParams::Precision::fp16 &&
+        (rounded > kLargestHalf || (whole && magnitude > 0 && weighted < kSmallestHalf))) {
+      throw InvalidArgument("X",
+                            "magnitudes leave the range of float16 [6.1e-5, 65504]; use \"bf16\" or rescale the data");
     }
   }
 };
@@ -213,7 +282,7 @@ Autocorrelation::Autocorrelation(const Context& context, index_t n_features, con
     throw InvalidArgument("n_features", "must be at least 1, is " + std::to_string(n_features));
   }
   if (params.method == AutocorrelationParams::Method::qr &&
-      params.precision == AutocorrelationParams::Precision::single) {
+      params.precision != AutocorrelationParams::Precision::full) {
     throw InvalidArgument("precision", "method \"qr\" is for ill-conditioned data and works in double precision only");
   }
   impl_ = std::make_unique<Impl>(context, n_features, params);
@@ -254,55 +323,107 @@ Autocorrelation::~Autocorrelation() = default;
 Autocorrelation::Autocorrelation(Autocorrelation&&) noexcept = default;
 Autocorrelation& Autocorrelation::operator=(Autocorrelation&&) noexcept = default;
 
-void Autocorrelation::update(const SampleView& x, const double* weights) {
-  auto& impl = *impl_;
-  auto& backend = impl.context.backend();
-  check_samples("X", x, impl.n);
-  if (x.n_samples == 0) return;
-  const SampleWeights w = check_weights(weights, x.n_samples);
-  const double magnitude = check_sample_values(backend, "X", x, w.values);
-  impl.check_magnitudes(magnitude, w.largest, w.sum);
-  if (w.sum == 0) return;
+/// One update: the samples, in one piece or several, are summed into a place of their own until all are known to be good.
+class Autocorrelation::Impl::Update {
+ public:
+  Update(Impl& impl, const SampleView& x, const double* weights, bool from_host)
+      : impl_(impl), x_(x), weights_(check_weights(weights, x.n_samples)), from_host_(from_host) {}
 
-  // several blocks can be interrupted between them, so they are summed aside first; a single one cannot
-  const auto scope = backend.thread_scope(impl.n);
-  const index_t block = impl.block_size(x, w.values);
-  const bool several = x.n_samples > block;
-  Moments aside;
-  if (several) {
-    aside = impl.empty();
-    if (impl.qr() || impl.params.center) {  // these are not plain sums: continue from a copy
-      impl.la().copy(impl.total.matrix, aside.matrix);
-      aside.mean = impl.total.mean;
-      aside.weight = impl.total.weight;
-      aside.n_samples = impl.total.n_samples;
+  void run() {
+    if (impl_.reduced()) {  // refused where there are no units for it, before anything is read
+      backend_.single().multiply_reduced(Op::none, DType::float32, nullptr, 1, nullptr, 1, 0, {});
     }
-  }
-  Moments& into = several ? aside : impl.total;
-  if (impl.single()) {
+    const auto scope = backend_.thread_scope(impl_.n);
     struct Scratch {  // goes with the update, however that ends
       Impl& impl;
-      ~Scratch() {
-        impl.narrow = {};
-        impl.wide = {};
-      }
-    } scratch{impl};
-    impl.narrow = Buffer<float>(backend.single(), impl.n, impl.n);
-    backend.single().fill(impl.narrow, 0.0F);  // its upper triangle stays so
-    impl.wide = Buffer<double>(impl.la(), impl.n, impl.n);
-    impl.add_samples<float>(into, x, w.values, block);
-  } else {
-    impl.add_samples<double>(into, x, w.values, block);
+      ~Scratch() { impl.narrow = {}; }
+    } scratch{impl_};
+    if (!impl_.full()) {
+      impl_.narrow = Buffer<float>(backend_.single(), impl_.n, impl_.n);
+      backend_.single().fill(impl_.narrow, 0.0F);  // single: its upper triangle stays so
+    }
+    if (from_host_) {
+      const auto row = static_cast<std::size_t>(impl_.n * bytes_of(x_.dtype));
+      const index_t step = std::max<index_t>(1, static_cast<index_t>(kPieceBytes / row));
+      backend_.stream_from_host(x_.data, row, static_cast<std::size_t>(x_.ld * bytes_of(x_.dtype)), x_.n_samples, step,
+                                [&](index_t first, index_t count, const void* data, std::size_t pitch) {
+                                  const index_t ld = static_cast<index_t>(pitch) / bytes_of(x_.dtype);
+                                  add({x_.dtype, data, count, x_.n_features, ld}, first);
+                                });
+      if (done_ > 0) impl_.check_magnitudes(magnitude_, weights_.largest, weights_.sum, true);
+    } else {
+      add(x_, 0);
+    }
+    commit();
   }
-  impl.largest = std::max(impl.largest, magnitude);
-  impl.heaviest = std::max(impl.heaviest, magnitude * std::sqrt(w.largest));
-  if (!several) return;
-  if (impl.qr() || impl.params.center) {
-    impl.total = std::move(aside);
-    return;
+
+ private:
+  void add(const SampleView& piece, index_t first) {
+    const bool whole = piece.n_samples == x_.n_samples;
+    std::vector<double> w = weights_.values;
+    if (!whole && !w.empty()) w = {w.begin() + first, w.begin() + first + piece.n_samples};
+    try {
+      magnitude_ = std::max(magnitude_, check_sample_values(backend_, "X", piece, w));
+    } catch (const NonFinite& e) {
+      throw NonFinite("X", first + e.row(), e.column());
+    }
+    impl_.check_magnitudes(magnitude_, weights_.largest, weights_.sum, whole);
+    done_ += piece.n_samples;
+    if (weights_.sum == 0) return;
+    // several blocks can be interrupted between them, so they are summed aside first; a single one cannot
+    const index_t block = impl_.block_size(piece, w);
+    if (!aside_ && (!whole || piece.n_samples > block)) open_aside();
+    Moments& into = aside_ ? *aside_ : impl_.total;
+    if (impl_.full()) {
+      impl_.add_samples<double>(into, piece, w, block);
+    } else {
+      impl_.add_samples<float>(into, piece, w, block);
+    }
+    if (!whole) impl_.context.check_interrupt();
   }
-  impl.la().add(1.0, aside.matrix, impl.total.matrix);
-  Impl::advance(impl.total, aside.mean, aside.weight, aside.n_samples);
+
+  bool continues() const { return impl_.qr() || impl_.params.center; }  // not plain sums: continue from a copy
+
+  void open_aside() {
+    aside_ = impl_.empty();
+    if (!continues()) return;
+    impl_.la().copy(impl_.total.matrix, aside_->matrix);
+    aside_->mean = impl_.total.mean;
+    aside_->weight = impl_.total.weight;
+    aside_->n_samples = impl_.total.n_samples;
+  }
+
+  void commit() {
+    if (weights_.sum == 0) return;
+    impl_.largest = std::max(impl_.largest, magnitude_);
+    impl_.heaviest = std::max(impl_.heaviest, magnitude_ * std::sqrt(weights_.largest));
+    if (!aside_) return;
+    if (continues()) {
+      impl_.total = std::move(*aside_);
+      return;
+    }
+    impl_.la().add(1.0, aside_->matrix, impl_.total.matrix);
+    advance(impl_.total, aside_->mean, aside_->weight, aside_->n_samples);
+  }
+
+  Impl& impl_;
+  linalg::Backend& backend_ = impl_.context.backend();
+  const SampleView& x_;
+  const SampleWeights weights_;
+  const bool from_host_;
+  std::optional<Moments> aside_;
+  double magnitude_ = 0;
+  index_t done_ = 0;
+};
+
+void Autocorrelation::update(const SampleView& x, const double* weights) {
+  check_samples("X", x, impl_->n);
+  if (x.n_samples > 0) Impl::Update(*impl_, x, weights, false).run();
+}
+
+void Autocorrelation::update_from_host(const SampleView& x, const double* weights) {
+  check_samples("X", x, impl_->n);
+  if (x.n_samples > 0) Impl::Update(*impl_, x, weights, true).run();
 }
 
 void Autocorrelation::merge(const Autocorrelation& other) {

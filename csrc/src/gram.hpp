@@ -10,13 +10,14 @@ namespace brockett {
 
 enum class BlockBy { rows, columns };
 
-/// Calls f(first, block) for float64 copies of consecutive blocks of rows or columns of M (p x q), about 32 MB each.
+/// Calls f(first, block) for float64 copies of consecutive blocks of rows or columns of M (p x q), of as many elements as
+/// the backend likes.
 template <class T, class F>
 void for_each_double_block(const Context& context, linalg::Mat<const T> M, BlockBy by, F&& f) {
   auto& la = context.backend().full();
   const bool rows = by == BlockBy::rows;
   const index_t total = rows ? M.rows : M.cols, other = rows ? M.cols : M.rows;
-  const index_t step = std::min(total, std::max<index_t>(256, (index_t{1} << 22) / other));
+  const index_t step = std::min(total, std::max<index_t>(256, context.backend().block_elements() / other));
   linalg::Buffer<double> buffer(la, rows ? step : other, rows ? other : step);
   for (index_t first = 0; first < total; first += step) {
     const index_t count = std::min(step, total - first);

@@ -14,8 +14,6 @@ using linalg::Op;
 
 namespace {
 
-constexpr index_t kBlockElements = index_t{1} << 21;
-
 std::vector<double> check_bias(const double* bias, index_t n) {
   if (!bias) return {};
   for (index_t i = 0; i < n; ++i) {
@@ -56,7 +54,7 @@ void copy_symmetric(const Context& context, MatrixView<const double> R, Mat<doub
 void Preactivations::Impl::for_each_block(const std::function<void(Mat<double>)>& f) const {
   auto& la = context.backend().full();
   const index_t width = std::max(n, samples.n_features);
-  const index_t step = std::max<index_t>(256, kBlockElements / width);
+  const index_t step = std::max<index_t>(256, context.backend().block_elements() / (2 * width));
   Buffer<double> Y;
   if (W.data()) Y = Buffer<double>(la, n, std::min(step, samples.n_samples));
   const bool writes = W.data() == nullptr;  // then Y is the block itself, for f to change

@@ -4,8 +4,6 @@
 
 namespace brockett {
 
-namespace {
-
 index_t bytes_of(DType type) {
   switch (type) {
     case DType::float16:
@@ -18,8 +16,6 @@ index_t bytes_of(DType type) {
   }
   return 0;
 }
-
-}  // namespace
 
 const void* sample_at(const SampleView& x, index_t i) {
   return static_cast<const char*>(x.data) + i * x.ld * bytes_of(x.dtype);
@@ -73,27 +69,64 @@ std::vector<SampleRun> sample_runs(index_t n_samples, const std::vector<double>&
   return runs;
 }
 
+namespace {
+
+// Each run is read with two calls; of more than this they are gathered first, for a GPU waits for every one.
+constexpr std::size_t kManyRuns = 16;
+constexpr index_t kGatherElements = index_t{1} << 20;
+
+// The same of scattered samples: copies of them side by side, in a type that holds what theirs does.
+template <class T>
+double check_gathered(linalg::Backend& backend, const char* name, const SampleView& x,
+                      const std::vector<SampleRun>& runs) {
+  auto& la = linalg::of<T>(backend);
+  const index_t n = x.n_features, width = std::max<index_t>(1, kGatherElements / n);
+  const linalg::Buffer<T> buffer(la, n, width);
+  double magnitude = 0;
+  std::vector<SampleRun> held;
+  index_t filled = 0;
+  const auto flush = [&] {
+    const auto part = buffer.mat().columns(0, filled);
+    index_t at = la.first_nonfinite(dtype_of<T>(), part.data, n, filled, n);
+    if (at >= 0) {
+      std::size_t k = 0;
+      for (; at / n >= held[k].count; ++k) at -= held[k].count * n;
+      throw NonFinite(name, held[k].first + at / n, at % n);
+    }
+    magnitude = std::max(magnitude, la.max_abs(part));
+    held.clear();
+    filled = 0;
+  };
+  for (const SampleRun& run : runs) {
+    for (index_t done = 0; done < run.count;) {
+      const index_t count = std::min(run.count - done, width - filled);
+      la.convert_from(x.dtype, sample_at(x, run.first + done), x.ld, buffer.mat().columns(filled, count));
+      held.push_back({run.first + done, count});
+      filled += count;
+      done += count;
+      if (filled == width) flush();
+    }
+  }
+  if (filled > 0) flush();
+  return magnitude;
+}
+
+}  // namespace
+
 double check_sample_values(linalg::Backend& backend, const char* name, const SampleView& x,
                            const std::vector<double>& weights) {
   const index_t n = x.n_features;
+  const std::vector<SampleRun> runs = sample_runs(x.n_samples, weights, x.n_samples);
+  if (runs.size() > kManyRuns) {
+    return x.dtype == DType::float64 ? check_gathered<double>(backend, name, x, runs)
+                                     : check_gathered<float>(backend, name, x, runs);
+  }
   double magnitude = 0;
-  for (const SampleRun& run : sample_runs(x.n_samples, weights, x.n_samples)) {
+  for (const SampleRun& run : runs) {
     const void* data = sample_at(x, run.first);
     const index_t at = backend.full().first_nonfinite(x.dtype, data, n, run.count, x.ld);
     if (at >= 0) throw NonFinite(name, run.first + at / n, at % n);
-    if (x.dtype == DType::float64) {
-      magnitude = std::max(magnitude, backend.full().max_abs({static_cast<const double*>(data), n, run.count, x.ld}));
-    } else if (x.dtype == DType::float32) {
-      magnitude = std::max(magnitude, backend.single().max_abs({static_cast<const float*>(data), n, run.count, x.ld}));
-    } else {
-      const index_t step = std::clamp<index_t>((index_t{1} << 20) / n, 1, run.count);
-      linalg::Buffer<float> wide(backend.single(), n, step);
-      for (index_t j = 0; j < run.count; j += step) {
-        const auto part = wide.mat().columns(0, std::min(step, run.count - j));
-        backend.single().convert_from(x.dtype, sample_at(x, run.first + j), x.ld, part);
-        magnitude = std::max(magnitude, backend.single().max_abs(part));
-      }
-    }
+    magnitude = std::max(magnitude, backend.full().max_abs_of(x.dtype, data, n, run.count, x.ld));
   }
   return magnitude;
 }

@@ -32,6 +32,9 @@ double check_sample_values(linalg::Backend& backend, const char* name, const Sam
 /// The runs of samples of non-zero weight, cut so that none is longer than `longest`.
 std::vector<SampleRun> sample_runs(index_t n_samples, const std::vector<double>& weights, index_t longest);
 
+/// Size of an element.
+index_t bytes_of(DType type);
+
 /// Address of sample i.
 const void* sample_at(const SampleView& x, index_t i);
 

@@ -32,8 +32,10 @@ struct AutocorrelationParams {
   /// cost, for data whose condition number is beyond 1e7, where the Gram matrix loses the small end of the spectrum.
   enum class Method { gram, qr } method = Method::gram;
   /// `full`: float64 products and totals, whatever the data. `single`: float32 products of each block, float64 totals;
-  /// half the cost, at 1e-7 relative to the largest eigenvalue. Only `full` with `qr`.
-  enum class Precision { full, single } precision = Precision::full;
+  /// half the cost, at 1e-7 relative to the largest eigenvalue. `tf32`, `bf16`, `fp16`: the same with samples rounded to 10,
+  /// 7 and 10 bits of mantissa (5e-4, 4e-3, 5e-4 each), on the tensor units of a GPU; an update on the host is Unsupported.
+  /// Data that come in that type lose nothing but in the float32 sums. Only `full` with `qr`.
+  enum class Precision { full, single, tf32, bf16, fp16 } precision = Precision::full;
   /// Report the covariance E[(x - mean)(x - mean)^T] instead of E[x x^T].
   bool center = false;
 };
@@ -64,6 +66,9 @@ class BROCKETT_EXPORT Autocorrelation {
   /// Add samples (n_samples, n_features); `weights` are n_samples numbers >= 0 on the host, or null for ones. A sample of
   /// weight 0 is skipped, and may hold NaN. n_samples n_features^2 flops.
   void update(const SampleView& x, const double* weights = nullptr);
+  /// The same for samples in host memory, whatever the context: on a GPU they go through pinned buffers, the next piece on
+  /// its way while this one is summed, so that they may be more than the GPU's memory holds. A piece is 128 MB.
+  void update_from_host(const SampleView& x, const double* weights = nullptr);
   /// Add what another accumulator of the same n_features and params holds.
   void merge(const Autocorrelation& other);
 

@@ -75,7 +75,6 @@ class Kept {
     if (copy_) la_.copy(mat(), A_);
     return copy_ != nullptr;
   }
-  void drop() { copy_.reset(); }
 
  private:
   Mat<T> mat() const { return {copy_->data(), A_.rows, A_.cols}; }
