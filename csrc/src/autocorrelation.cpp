@@ -29,7 +29,7 @@ constexpr double kSmallestHalf = 0x1p-14;
 // Samples whose products are summed in float32 on tensor units, which round every partial sum towards zero: 16 at a time,
 // this many lose 3e-5 of a sum of positive terms at most.
 constexpr index_t kReducedBlock = 16384;
-// Host memory that goes to a GPU at a time, in bytes: long beside the latency of anything, and twice this is pinned.
+// Host memory that goes to a GPU at a time, in bytes, at most: long beside any latency; twice this is pinned.
 constexpr std::size_t kPieceBytes = std::size_t{1} << 27;
 
 /// A saved moment is one that could have been accumulated: symmetric with a diagonal >= 0, or a lower triangular root.
@@ -344,7 +344,8 @@ class Autocorrelation::Impl::Update {
     }
     if (from_host_) {
       const auto row = static_cast<std::size_t>(impl_.n * bytes_of(x_.dtype));
-      const index_t step = std::max<index_t>(1, static_cast<index_t>(kPieceBytes / row));
+      const std::size_t piece = std::min(kPieceBytes, 4 * static_cast<std::size_t>(backend_.block_elements()));
+      const index_t step = std::max<index_t>(1, static_cast<index_t>(piece / row));
       backend_.stream_from_host(x_.data, row, static_cast<std::size_t>(x_.ld * bytes_of(x_.dtype)), x_.n_samples, step,
                                 [&](index_t first, index_t count, const void* data, std::size_t pitch) {
                                   const index_t ld = static_cast<index_t>(pitch) / bytes_of(x_.dtype);

@@ -67,7 +67,7 @@ class BROCKETT_EXPORT Autocorrelation {
   /// weight 0 is skipped, and may hold NaN. n_samples n_features^2 flops.
   void update(const SampleView& x, const double* weights = nullptr);
   /// The same for samples in host memory, whatever the context: on a GPU they go through pinned buffers, the next piece on
-  /// its way while this one is summed, so that they may be more than the GPU's memory holds. A piece is 128 MB.
+  /// its way while this one is summed, so that they may be more than the GPU's memory holds. A piece is at most 128 MB.
   void update_from_host(const SampleView& x, const double* weights = nullptr);
   /// Add what another accumulator of the same n_features and params holds.
   void merge(const Autocorrelation& other);

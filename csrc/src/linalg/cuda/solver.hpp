@@ -75,9 +75,10 @@ class Kept {
     if (copy_) la_.copy(mat(), A_);
     return copy_ != nullptr;
   }
+  bool there() const { return copy_ != nullptr; }
+  Mat<T> mat() const { return {copy_->data(), A_.rows, A_.cols}; }
 
  private:
-  Mat<T> mat() const { return {copy_->data(), A_.rows, A_.cols}; }
   LinAlg<T>& la_;
   Mat<T> A_;
   std::unique_ptr<Scratch<T>> copy_;

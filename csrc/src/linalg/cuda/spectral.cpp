@@ -1,8 +1,11 @@
-// Singular values and vectors. The polar decomposition (Xgesvdp) runs first; where it does not converge, or has moved a
-// nearly singular matrix by more than rounding, implicit QR (Xgesvd) is tried on a copy before an error is raised.
+// Singular values and vectors. The polar decomposition (Xgesvdp) runs first. A nearly singular matrix has none: it then
+// solves for a matrix beside, by up to the shift that it tells, and what the vectors are worth is checked. Where they are not
+// good enough, or nothing converged, implicit QR (Xgesvd) is tried on a copy before an error is raised.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "linalg/cuda/blas.hpp"
 #include "linalg/cuda/cuda_linalg.hpp"
@@ -11,8 +14,8 @@
 namespace brockett::linalg::cuda {
 namespace {
 
-// Xgesvdp shifts singular values near zero and tells by how much; this many eps of the largest is rounding.
-constexpr double kShift = 8;
+// Up to this order implicit QR costs next to nothing, and vanishing values come out as zeros.
+constexpr index_t kSmall = 256;
 
 // A = U diag(s) V^T, V (n x k) not transposed: info, and the shift.
 template <class T>
@@ -51,6 +54,36 @@ int gesvd(Device& device, Mat<T> A, T* s, Mat<T> U, Mat<T> Vt) {
   return work.result("Xgesvd");
 }
 
+// The values that belong to vectors of a matrix beside A, s_i = u_i^T A v_i; are they, at rounding, the singular values?
+// ||A v_i - s_i u_i|| tells. What is left below zero or out of order by rounding is set right.
+template <class T>
+bool settle(LinAlg<T>& la, Device& device, Mat<const T> A, T* host_s, Mat<T> U, Mat<const T> V) {
+  const index_t k = U.cols;
+  const Scratch<T> product(device, A.rows * k), scaled(device, A.rows * k);
+  const Mat<T> R(product.data(), A.rows, k), S(scaled.data(), A.rows, k);
+  la.multiply(Op::none, Op::none, T(1), A, V, T(0), R);
+  std::vector<double> values(static_cast<std::size_t>(k)), squares(values.size());
+  la.column_dots(U, R, values.data());
+  std::vector<T> s(values.begin(), values.end());
+  la.copy(U, S);
+  la.scale_columns(S, s.data());
+  la.add(T(-1), S, R);
+  la.column_dots(R, R, squares.data());
+  const double residual = std::sqrt(*std::max_element(squares.begin(), squares.end()));
+  const double rounding = std::sqrt(static_cast<double>(std::max(A.rows, A.cols))) *
+                          static_cast<double>(std::numeric_limits<T>::epsilon()) * std::abs(values[0]);
+  if (!(residual <= rounding)) return false;
+  std::vector<T> signs(s.size(), T(1));
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    if (s[i] < T(0)) signs[i] = T(-1);
+    s[i] = std::abs(s[i]);
+    if (i > 0) s[i] = std::min(s[i], s[i - 1]);
+  }
+  la.scale_columns(U, signs.data());
+  std::copy(s.begin(), s.end(), host_s);
+  return true;
+}
+
 }  // namespace
 
 // A = U diag(s) Vt
@@ -70,8 +103,10 @@ void Spectral<T>::svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) {
     const Mat<T> V(turned.data(), n, k);
     info = gesvdp(device, A, s.data(), vectors ? U : Mat<T>(), vectors ? V : Mat<T>(), shift);
     device.download(s.data(), host_s, k);
-    const double eps = static_cast<double>(std::numeric_limits<T>::epsilon());
-    if (info == 0 && shift <= kShift * eps * static_cast<double>(host_s[0])) {
+    const bool good =
+        info == 0 &&
+        (shift == 0 || (vectors && k > kSmall && kept.there() && settle<T>(*this, device, kept.mat(), host_s, U, V)));
+    if (good) {
       if (vectors) this->transpose(V, Vt);
       return;
     }
