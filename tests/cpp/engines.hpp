@@ -15,6 +15,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -22,6 +23,7 @@
 #include <utility>
 
 #include "brockett/context.hpp"
+#include "brockett/cuda.hpp"
 #include "control.h"
 #include "cuda_runtime_api.h"
 #include "guarded.hpp"
@@ -131,6 +133,14 @@ class DeviceLeaks {
   std::size_t allocations_, handles_;
 };
 
+/// A backend of its own over the stand-in. With BROCKETT_TEST_CUDA=real in the environment it is the one that libbrockett
+/// loads, from the plugin that BROCKETT_CUDA_PLUGIN names: the same tests on a GPU.
+inline std::shared_ptr<linalg::Backend> make_cuda_backend() {
+  const char* which = std::getenv("BROCKETT_TEST_CUDA");
+  if (which != nullptr && std::string(which) == "real") return cuda::make_context(0).shared_backend();
+  return brockett_cuda_plugin()->make_backend(0, nullptr);
+}
+
 template <class E>
 class EngineTest : public testing::Test {
  public:
@@ -166,7 +176,7 @@ class EngineTest : public testing::Test {
  private:
   static std::shared_ptr<linalg::Backend> make_backend() {
     if constexpr (E::kind == EngineKind::guarded) return make_guarded_backend();
-    if constexpr (E::kind == EngineKind::cuda) return brockett_cuda_plugin()->make_backend(0, nullptr);
+    if constexpr (E::kind == EngineKind::cuda) return make_cuda_backend();
     return linalg::lapack_backend();
   }
 };

@@ -85,7 +85,100 @@ TYPED_TEST(LinAlgTest, converts_between_float_and_double) {
   EXPECT_EQ(difference(this->to_host(out), D.as<float>()), 0);
   this->la.convert_to(a, DType::float32, f.mat().data, f.mat().ld);
   EXPECT_EQ(difference(this->to_host(f), D.as<float>()), 0);
-  EXPECT_THROW(this->la.convert_to(a, DType::float16, f.mat().data, f.mat().ld), Unsupported);
+}
+
+/// All numbers >= 0 of a half type, by their definition; the last is where infinity begins.
+std::vector<double> half_numbers(DType type) {
+  const int mantissa_bits = type == DType::float16 ? 10 : 7, bias = type == DType::float16 ? 15 : 127;
+  std::vector<double> out;
+  for (int i = 0; i <= (2 * bias + 1) << mantissa_bits; ++i) {
+    const int exponent = i >> mantissa_bits, mantissa = i & ((1 << mantissa_bits) - 1);
+    const double fraction = std::ldexp(mantissa, -mantissa_bits);
+    out.push_back(exponent == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1 + fraction, exponent - bias));
+  }
+  return out;
+}
+
+// Rounding to nearest, ties to even, against a search through all numbers; float64 goes by way of float32.
+TYPED_TEST(LinAlgTest, rounds_to_half_numbers) {
+  using T = typename TypeParam::T;
+  for (const DType type : {DType::float16, DType::bfloat16}) {
+    const std::vector<double> numbers = half_numbers(type);
+    std::vector<T> x;
+    const HostMatrix<double> random = HostMatrix<double>::random(4000, 1, 31);
+    for (std::size_t i = 0; i < random.data.size(); ++i) {
+      x.push_back(static_cast<T>(std::ldexp(random.data[i], static_cast<int>(i % 60) - 40)));
+    }
+    for (std::size_t i = 0; i + 1 < numbers.size(); i += 7) {  // numbers, and what lies in the middle between two
+      x.push_back(static_cast<T>(numbers[i]));
+      x.push_back(static_cast<T>(-(numbers[i] + numbers[i + 1]) / 2));
+    }
+    const double largest = numbers[numbers.size() - 2], beyond = numbers.back();
+    for (const double v : {largest, (largest + beyond) / 2, largest * 0.75 + beyond * 0.25, beyond}) {
+      x.push_back(static_cast<T>(v));
+    }
+    const auto n = static_cast<index_t>(x.size());
+    HostMatrix<T> A(n, 1);
+    A.data = x;
+    const auto a = this->padded(A), back = this->padded(HostMatrix<T>(n, 1));
+    const auto halves = bytes_to_device(this->backend, std::vector<std::uint16_t>(x.size()).data(), 2 * x.size());
+    void* target = const_cast<void*>(halves.get());
+    this->la.convert_to(a, type, target, n);
+    this->la.convert_from(type, target, n, back);
+    const HostMatrix<T> got = this->to_host(back);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double magnitude = std::abs(static_cast<double>(static_cast<float>(x[i])));
+      const auto above = std::lower_bound(numbers.begin(), numbers.end(), magnitude);
+      double want = std::numeric_limits<double>::infinity();
+      if (above != numbers.end()) {
+        const auto below = above == numbers.begin() || *above == magnitude ? above : above - 1;
+        const double up = *above - magnitude, down = magnitude - *below;
+        const bool even_above = (above - numbers.begin()) % 2 == 0;
+        const auto nearest = up < down || (up == down && even_above) ? above : below;
+        want = nearest + 1 == numbers.end() ? want : *nearest;
+      }
+      ASSERT_EQ(static_cast<double>(got.data[i]), std::copysign(want, static_cast<double>(x[i]))) << x[i];
+    }
+  }
+}
+
+TYPED_TEST(LinAlgTest, adds_elements_of_another_type) {
+  using T = typename TypeParam::T;
+  const HostMatrix<double> D = HostMatrix<double>::random(kRows, kCols, 5);
+  const HostMatrix<T> Y = this->awkward(6);
+  const auto d = this->to_device(D, Order::column_major, 1);
+  const auto f = this->to_device(D.as<float>(), Order::column_major, 2);
+  HostMatrix<T> with_double = Y, with_float = Y;
+  for (std::size_t i = 0; i < Y.data.size(); ++i) {
+    with_double.data[i] += static_cast<T>(D.data[i]);
+    with_float.data[i] += static_cast<T>(static_cast<float>(D.data[i]));
+  }
+  const auto y = this->padded(Y), z = this->padded(Y);
+  this->la.add_from(DType::float64, d.mat().data, d.mat().ld, y);
+  EXPECT_LE(difference(this->to_host(y), with_double), 8 * this->eps);
+  this->la.add_from(DType::float32, f.mat().data, f.mat().ld, z);
+  EXPECT_EQ(difference(this->to_host(z), with_float), 0);
+
+  const std::uint16_t three_and_a_half[] = {0x4200, 0x3800};  // float16
+  const auto halves = bytes_to_device(this->backend, three_and_a_half, sizeof three_and_a_half);
+  const auto small = this->to_device(HostMatrix<T>{{1}, {-1}});
+  this->la.add_from(DType::float16, halves.get(), 2, small);
+  EXPECT_EQ(difference(this->to_host(small), HostMatrix<T>{{4}, {-0.5}}), 0);
+}
+
+TYPED_TEST(LinAlgTest, finds_the_largest_magnitude_of_any_type) {
+  HostMatrix<double> D = HostMatrix<double>::random(kRows, kCols, 7);
+  D(kRows - 1, kCols - 1) = -1e4;
+  const auto d = this->to_device(D, Order::column_major, 3);
+  const auto f = this->to_device(D.as<float>(), Order::column_major, 1);
+  EXPECT_EQ(this->la.max_abs_of(DType::float64, d.mat().data, kRows, kCols, d.mat().ld), 1e4);
+  EXPECT_EQ(this->la.max_abs_of(DType::float32, f.mat().data, kRows, kCols, f.mat().ld), 1e4);
+  EXPECT_LT(this->la.max_abs_of(DType::float64, d.mat().data, kRows - 1, kCols, d.mat().ld), 10);
+  EXPECT_EQ(this->la.max_abs_of(DType::float64, nullptr, 0, kCols, 1), 0);
+  const std::uint16_t bits[] = {0x3C00, 0xC500, 0x0001};  // 1, -5, 2^-24; 0.0078125, -2048, 9e-41 as bfloat16
+  const auto halves = bytes_to_device(this->backend, bits, sizeof bits);
+  EXPECT_EQ(this->la.max_abs_of(DType::float16, halves.get(), 3, 1, 3), 5);
+  EXPECT_EQ(this->la.max_abs_of(DType::bfloat16, halves.get(), 3, 1, 3), 2048);
 }
 
 // All 65,536 numbers of both half types, against the definition: (-1)^s 2^(e - bias) (1 + m / 2^p), subnormal 2^(1 -
@@ -351,6 +444,89 @@ TYPED_TEST(LinAlgTest, accumulates_outer_products_in_the_lower_triangle) {
     this->la.mirror_lower(d);
     EXPECT_LE(difference(this->to_host(d), expected), 40 * this->eps * largest_entry(expected));
   }
+}
+
+// --- reduced precisions ---------------------------------------------------------------------------------------------------
+
+// Exact products of the rounded factors; without units for it, Unsupported.
+TYPED_TEST(LinAlgTest, multiplies_in_reduced_precision_or_says_that_it_cannot) {
+  using T = typename TypeParam::T;
+  constexpr index_t m = 33, n = 21, k = 57;
+  const HostMatrix<float> A = HostMatrix<float>::random(m, k, 41), B = HostMatrix<float>::random(k, n, 42);
+  for (const Op op : {Op::none, Op::transpose}) {
+    const auto a = this->to_device(A), b = this->to_device(op == Op::none ? B : B.transposed());
+    const auto c = this->to_device(HostMatrix<T>(m, n), Order::column_major, 1);
+    for (const DType type : {DType::float16, DType::bfloat16, DType::float32}) {
+      SCOPED_TRACE(static_cast<int>(type));
+      const std::shared_ptr<const void> half_a = bytes_to_device(this->backend, A.data.data(), 4 * A.data.size()),
+                                        half_b = bytes_to_device(this->backend, B.data.data(), 4 * B.data.size());
+      void *pa = const_cast<void*>(half_a.get()), *pb = const_cast<void*>(half_b.get());
+      const index_t ldb = b.mat().rows;
+      auto& narrow = this->backend->single();
+      HostMatrix<float> ra = A, rb = this->to_host(b);  // what the units read
+      if (type == DType::float32) {
+        narrow.copy(a, {static_cast<float*>(pa), m, k});
+        narrow.copy(b, {static_cast<float*>(pb), b.mat().rows, b.mat().cols});
+      } else {
+        narrow.convert_to(a, type, pa, m);
+        narrow.convert_to(b, type, pb, ldb);
+        const auto wide_a = this->to_device(A), wide_b = this->to_device(rb);
+        narrow.convert_from(type, pa, m, wide_a);
+        narrow.convert_from(type, pb, ldb, wide_b);
+        ra = this->to_host(wide_a), rb = this->to_host(wide_b);
+      }
+      if constexpr (TypeParam::kind == EngineKind::cuda && std::is_same_v<T, float>) {
+        this->la.multiply_reduced(op, type, pa, m, pb, ldb, k, c);
+        const HostMatrix<double> want =
+            product(ra.template as<double>(), (op == Op::none ? rb : rb.transposed()).template as<double>());
+        // tf32 rounds both factors to 10 bits, or cuts them off there; sums of k products in float32
+        const double rounding = type == DType::float32 ? 0x1p-9 : 0;
+        const double tolerance = (rounding * std::sqrt(k) * 4 + 1e-6 * k) * 4;
+        EXPECT_LE(difference(this->to_host(c), want), tolerance);
+        if (type == DType::float32) {
+          EXPECT_GT(difference(this->to_host(c), want), 1e-5);
+        }
+      } else {
+        EXPECT_THROW(this->la.multiply_reduced(op, type, pa, m, pb, ldb, k, c), Unsupported);
+      }
+    }
+  }
+}
+
+// --- the backend ----------------------------------------------------------------------------------------------------------
+
+// Rows of 3 numbers, 5 apart: whatever the pieces are, together they are all rows, in their order, in backend memory.
+TYPED_TEST(LinAlgTest, streams_host_memory_in_pieces) {
+  using T = typename TypeParam::T;
+  constexpr index_t rows = 1003;
+  std::vector<T> host(5 * rows, std::numeric_limits<T>::quiet_NaN());
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t j = 0; j < 3; ++j) host[static_cast<std::size_t>(5 * i + j)] = static_cast<T>(10 * i + j);
+  }
+  for (const index_t step : {index_t{1}, index_t{64}, index_t{501}, rows, 2 * rows}) {
+    index_t expected = 0;
+    const auto out = this->to_device(HostMatrix<T>(3, rows));
+    this->backend->stream_from_host(host.data(), 3 * sizeof(T), 5 * sizeof(T), rows, step,
+                                    [&](index_t first, index_t count, const void* data, std::size_t pitch) {
+                                      EXPECT_EQ(first, expected);
+                                      EXPECT_TRUE(count <= step || !TypeParam::apart);
+                                      expected += count;
+                                      this->la.convert_from(std::is_same_v<T, float> ? DType::float32 : DType::float64,
+                                                            data, static_cast<index_t>(pitch / sizeof(T)),
+                                                            out.mat().columns(first, count));
+                                    });
+    EXPECT_EQ(expected, rows);
+    const HostMatrix<T> got = this->to_host(out);
+    for (index_t i = 0; i < rows; ++i) {
+      for (index_t j = 0; j < 3; ++j) ASSERT_EQ(got(j, i), static_cast<T>(10 * i + j)) << i << ", step " << step;
+    }
+    // what `f` throws comes through, and nothing is left behind
+    EXPECT_THROW(
+        this->backend->stream_from_host(host.data(), 3 * sizeof(T), 5 * sizeof(T), rows, step,
+                                        [](index_t, index_t, const void*, std::size_t) { throw Interrupted(); }),
+        Interrupted);
+  }
+  this->backend->stream_from_host(nullptr, 8, 8, 0, 5, [](index_t, index_t, const void*, std::size_t) { FAIL(); });
 }
 
 }  // namespace

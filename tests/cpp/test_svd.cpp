@@ -177,7 +177,8 @@ TYPED_TEST(SvdTest, zero_matrix) {
 
 TYPED_TEST(SvdTest, every_method_reproduces_awkward_shapes) {
   using T = typename TypeParam::T;
-  for (const auto& [m, n] : {std::pair<index_t, index_t>{597, 43}, {43, 597}, {43, 43}, {50, 43}}) {
+  const index_t large = TypeParam::kind == EngineKind::cuda ? 197 : 597;  // most of the time goes to the reference
+  for (const auto& [m, n] : {std::pair<index_t, index_t>{large, 43}, {43, large}, {43, 43}, {50, 43}}) {
     const HostMatrix<T> A = HostMatrix<T>::random(m, n, 7);
     const std::vector<Real> want = jacobi_svd(real(A)).s;
     for (const Method method : {Method::exact, Method::gram, Method::automatic, Method::quick}) {

@@ -33,7 +33,7 @@ struct Control {
     failures = k > 0 ? count : 0;
   }
   static constexpr std::size_t kForever = ~std::size_t{0};
-  static constexpr std::size_t default_total = std::size_t{16} << 30;
+  static constexpr std::size_t default_total = std::size_t{256} << 20;
   static constexpr int kVersion = 13000;
 };
 
@@ -43,6 +43,8 @@ Control& control() {
     if (const char* k = std::getenv("BROCKETT_SHIM_FAIL_MALLOC"))
       fresh->fail(std::strtoul(k, nullptr, 10), Control::kForever);
     if (const char* name = std::getenv("BROCKETT_SHIM_FAIL_INFO")) fresh->infos[name] = {1, Control::kForever};
+    if (const char* version = std::getenv("BROCKETT_SHIM_DRIVER")) fresh->driver = std::atoi(version);
+    if (const char* count = std::getenv("BROCKETT_SHIM_DEVICES")) fresh->devices = std::atoi(count);
     return fresh;
   }();
   return all;

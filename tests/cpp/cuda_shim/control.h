@@ -38,11 +38,12 @@ BROCKETT_SHIM_API void brockett_shim_fail_status(const char* function, int statu
    that always does. */
 BROCKETT_SHIM_API void brockett_shim_fail_info(const char* function, int info, size_t count);
 
-/* Memory of each device, in bytes (default 16 GiB). */
+/* Memory of each device, in bytes (256 MiB at first: algorithms then cut into blocks what tests give them). */
 BROCKETT_SHIM_API void brockett_shim_set_memory(size_t total);
-/* 0 or 1 or 2 devices (default 2). */
+/* How many devices there are, 2 at first or what BROCKETT_SHIM_DEVICES says. */
 BROCKETT_SHIM_API void brockett_shim_set_devices(int count);
-/* CUDA version the driver serves, 13000 at first; 0: no driver. Less than 13000: too old for this run-time. */
+/* CUDA version the driver serves, 13000 at first or what BROCKETT_SHIM_DRIVER says; 0: no driver. Less than
+   13000: too old for this run-time. */
 BROCKETT_SHIM_API void brockett_shim_set_driver(int version);
 
 #ifdef __cplusplus

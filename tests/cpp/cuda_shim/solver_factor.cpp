@@ -61,6 +61,16 @@ int gesvd(char jobu, char jobvt, Index m, Index n, T* a, Index lda, T* s, T* u, 
   });
 }
 
+template <class T>
+int gesdd(char job, Index m, Index n, T* a, Index lda, T* s, T* u, Index ldu, T* vt, Index ldvt) {
+  const blas_int bm = narrow(m), bn = narrow(n), la = narrow(lda);
+  const blas_int lu = narrow(std::max<Index>(1, ldu)), lv = narrow(std::max<Index>(1, ldvt));
+  std::vector<blas_int> iwork(static_cast<std::size_t>(8 * std::min(m, n)));
+  return with_workspace<T>([&](T* work, blas_int lwork, blas_int& result) {
+    Fortran<T>::gesdd(&job, &bm, &bn, a, &la, s, u, &lu, vt, &lv, work, &lwork, iwork.data(), &result, 1);
+  });
+}
+
 }  // namespace
 }  // namespace cuda_shim
 
@@ -156,7 +166,7 @@ EXPORT cusolverStatus_t cusolverDnXgesvdp(cusolverDnHandle_t handle, cusolverDnP
       const char job = !vectors ? 'N' : econ ? 'S' : 'A';
       T* values = static_cast<T*>(s);
       const int result =
-          gesvd<T>(job, job, m, n, static_cast<T*>(a), lda, values, static_cast<T*>(u), ldu, vt.data(), v_cols);
+          gesdd<T>(job, m, n, static_cast<T*>(a), lda, values, static_cast<T*>(u), ldu, vt.data(), v_cols);
       if (vectors) {
         for (Index j = 0; j < v_cols; ++j) {
           for (Index i = 0; i < n; ++i) static_cast<T*>(v)[i + j * ldv] = vt[static_cast<std::size_t>(j + i * v_cols)];
