@@ -324,30 +324,36 @@ class Finish {
   Finish(const Context& context, const LinearMap<T>& map, Op op)
       : context_(context), ld_(context.backend().full()), map_(map), op_(op) {}
 
-  KrylovTriplets<T> triplets(Mat<const double> V0) {
+  /// The triplets and their residual, measured with the vectors as they are returned; `back` becomes op(M)^T U.
+  KrylovTriplets<T> triplets(Mat<const double> V0, Buffer<double>& back) {
     const index_t r = V0.cols;
     KrylovTriplets<T> out;
     const Buffer<T> V = cast<T>(context_, V0);
     const Buffer<double> Vd = to_double<T>(context_.backend(), V);
-    Buffer<double> Y = product(op_, V), Q(ld_, Y.rows(), r), R(ld_, r, r), P(ld_, r, r), Zt(ld_, r, r);
+    const Buffer<double> Y = product(op_, V);
+    Buffer<double> Q(ld_, Y.rows(), r), R(ld_, r, r), P(ld_, r, r), Zt(ld_, r, r), U(ld_, Y.rows(), r);
     ld_.copy(Y, Q);
     orthonormalize_columns(ld_, Q);
     ld_.multiply(Op::transpose, Op::none, 1.0, Q, Y, 0.0, R);
     out.s.resize(at(r));
     ld_.svd_thin(R, out.s.data(), P, Zt);
-    ld_.multiply(Op::none, Op::none, 1.0, Q, P, 0.0, Y);
-    out.U = cast<T>(context_, Y);
+    ld_.multiply(Op::none, Op::none, 1.0, Q, P, 0.0, U);
+    out.U = cast<T>(context_, U);
     Buffer<double> VZ(ld_, V0.rows, r);
     ld_.multiply(Op::none, Op::transpose, 1.0, Vd, Zt, 0.0, VZ);
     out.V = cast<T>(context_, VZ);
-    return out;
-  }
 
-  /// Measured with the vectors as they are returned. `back` becomes op(M)^T U.
-  double residual(const KrylovTriplets<T>& t, Buffer<double>& back) {
-    back = product(flip(op_), t.U);
-    if (t.s[0] == 0) return 0;
-    return std::max(distance(back, t.V, t.s), distance(product(op_, t.V), t.U, t.s));
+    back = product(flip(op_), out.U);
+    if (out.s[0] == 0) return out;
+    // op(M) V is Y Z but for the rounding of V = V_0 Z to T, which is measured too: sigma_1 ||dv|| is added
+    ld_.multiply(Op::none, Op::transpose, 1.0, Y, Zt, 0.0, U);
+    const std::vector<double> left = distances(out.U, out.s, U);
+    const std::vector<double> right = distances(out.V, out.s, back);
+    const std::vector<double> rounding = distances(out.V, std::vector<double>(at(r), 1.0), VZ);
+    for (index_t i = 0; i < r; ++i) {
+      out.residual = std::max({out.residual, right[at(i)] / out.s[0], left[at(i)] / out.s[0] + rounding[at(i)]});
+    }
+    return out;
   }
 
  private:
@@ -357,13 +363,15 @@ class Finish {
     context_.check_interrupt();
     return Y;
   }
-  double distance(const Buffer<double>& image, Mat<const T> X, const std::vector<double>& s) {
+  /// ||X_i s_i - image_i||
+  std::vector<double> distances(Mat<const T> X, const std::vector<double>& s, Mat<const double> image) {
     Buffer<double> D = to_double<T>(context_.backend(), X);
     ld_.scale_columns(D, s.data());
     ld_.add(-1.0, image, D);
-    std::vector<double> squares(s.size());
-    ld_.column_dots(D, D, squares.data());
-    return std::sqrt(*std::max_element(squares.begin(), squares.end())) / s[0];
+    std::vector<double> out(s.size());
+    ld_.column_dots(D, D, out.data());
+    for (auto& v : out) v = std::sqrt(v);
+    return out;
   }
 
   const Context& context_;
@@ -423,7 +431,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
 
   // Estimates leave room for the rounding that the measured residual has beside them.
   const double target = 0.5 * params.tol;
-  index_t wanted = first_guess, next_check = wanted + 2 * width, restarts = 0;
+  index_t wanted = first_guess, next_check = wanted + wanted / 2 + 2 * width, restarts = 0;
   double last_error = 0;
   index_t last_columns = 0;
   bool converged = false;
@@ -464,15 +472,15 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
       continue;
     }
     if (spent) break;
-    // log(error) falls ever faster: going by its last slope is too far, half of it is not
-    index_t more = 4 * lanczos.width();
+    // log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
+    index_t more = wanted;
     if (last_columns > 0 && error < last_error) {
       const double slope = std::log(last_error / error) / static_cast<double>(lanczos.columns() - last_columns);
-      more = static_cast<index_t>(std::min(0.4 * std::log(error / target) / slope, 1e9));
+      more = static_cast<index_t>(std::min(0.2 * std::log(error / target) / slope, 1e9));
     }
     last_error = error;
     last_columns = lanczos.columns();
-    more = std::max(more, 2 * lanczos.width());
+    more = std::max(more, 3 * lanczos.width());
     if (full) {
       lanczos.restart(ritz, std::min(keep, lanczos.size() - 1));
       ++restarts;
@@ -483,13 +491,12 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   const index_t r = std::min(wanted, lanczos.size());
   Finish<T> finish(context, map, op);
   Buffer<double> back;
-  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, r));
-  best.residual = finish.residual(best, back);
+  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, r), back);
   // A half step of orthogonal iteration with float64 sums takes the rounding of the Lanczos vectors out.
   for (int polish = 0; polish < 2 && converged && best.residual > params.tol; ++polish) {
-    orthonormalize_columns(context.backend().full(), back);
-    KrylovTriplets<T> next = finish.triplets(back);
-    next.residual = finish.residual(next, back);
+    const Buffer<double> V = std::move(back);
+    orthonormalize_columns(context.backend().full(), V);
+    KrylovTriplets<T> next = finish.triplets(V, back);
     if (next.residual < best.residual) best = std::move(next);
   }
   if (adaptive) {  // the values of the basis were a little too small
