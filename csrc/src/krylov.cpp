@@ -426,7 +426,8 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   const index_t first_guess = adaptive ? std::min<index_t>(cap, 32) : cap;
   KrylovParams p = params;
   p.rank = first_guess;
-  const index_t width = krylov_width(context.backend(), first_guess);
+  index_t width = krylov_width(context.backend(), first_guess);
+  if (params.widest > 0) width = std::min(width, params.widest);
   Lanczos<T> lanczos(context, map, op, p, width);
 
   // Estimates leave room for the rounding that the measured residual has beside them.

@@ -32,6 +32,7 @@ struct KrylovParams {
   double frobenius_tol = 0;  // > 0: the smallest rank, up to `rank`, with that tail; `squared_norm` is needed then
   double squared_norm = 0;   // ||M||_F^2
   std::uint64_t seed = 0;
+  index_t widest = 0;         // > 0: no more columns than these at once
   index_t max_columns = 0;    // columns multiplied by M and M^T before it gives up
   bool stop_at_limit = false; // what there is at the limit is the answer ("quick")
 };

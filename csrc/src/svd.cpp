@@ -127,6 +127,7 @@ class Solver {
     p.seed = params_.seed;
     p.max_columns = max_columns;
     p.stop_at_limit = quick;
+    if (quick) p.widest = cap_ + params_.oversampling;
     KrylovTriplets<T> found = brockett::krylov<T>(context_, map, p);
     residual = found.residual;
     Triplets<T> out;
@@ -246,7 +247,7 @@ Triplets<T> solve(const Context& context, Mat<const T> M, Op op_a, const SvdPara
   if (method == Method::automatic) {
     const SvdCosts costs = svd_costs<T>(M.rows, M.cols, solver.cap());
     const bool partial = solver.cap() < solver.k() && params.frobenius_tol == 0;
-    const double direct = costs.gram > 0 ? std::min(costs.gram, costs.exact) : costs.exact;
+    const double direct = costs.gram > 0 ? costs.gram : costs.exact;
     if (partial && params.tol >= kReach<T> && costs.krylov < direct) {
       // a spectrum harder than the model's is given up where the direct method would have been done
       const index_t limit = params.max_columns > 0 ? params.max_columns
@@ -256,7 +257,9 @@ Triplets<T> solve(const Context& context, Mat<const T> M, Op op_a, const SvdPara
       if (t.converged) return t;
       context.check_interrupt();
     }
-    if (costs.gram > 0 && costs.gram < costs.exact) {
+    // float32 only: the float64 Gram matrix resolves all that float32 data hold down to 1e-4 s_1. It costs less than
+    // gesdd where the matrix is far from square or part of the spectrum is enough.
+    if (costs.gram > 0) {
       Triplets<T> t = solver.gram();
       residual = solver.residual(t);
       if (residual <= params.tol && t.s.back() >= kOrthogonalGram * t.s.front()) return t;
@@ -298,7 +301,7 @@ double squared_norm(const Context& context, const LinearMap<T>& map) {
 }
 
 template <class T>
-void check_params(const SvdParams& p) {
+void check_params(const SvdParams& p, bool is_operator) {
   if (p.rank < 0) throw InvalidArgument("rank", "must be at least 1, is " + std::to_string(p.rank));
   if (!(p.tol >= 0)) throw InvalidArgument("tol", "must be >= 0, is " + std::to_string(p.tol));
   if (!(p.frobenius_tol >= 0) || p.frobenius_tol >= 1) {
@@ -307,7 +310,8 @@ void check_params(const SvdParams& p) {
   if (p.method == Method::quick && p.frobenius_tol > 0) {
     throw InvalidArgument("frobenius_tol", "needs singular values that have converged; those of method \"quick\" have not");
   }
-  if (p.method == Method::krylov && p.frobenius_tol > 0 && p.frobenius_tol < kLeastTail<T>) {
+  const bool by_krylov = p.method == Method::krylov || (is_operator && p.method == Method::automatic);
+  if (by_krylov && p.frobenius_tol > 0 && p.frobenius_tol < kLeastTail<T>) {
     char text[160];
     std::snprintf(text, sizeof text, "method krylov resolves tails from %.1g of ||A||_F on in this precision, is %.3g",
                   kLeastTail<T>, p.frobenius_tol);
@@ -326,7 +330,7 @@ template <class T>
 Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& params) {
   auto& backend = context.backend();
   auto& la = linalg::of<T>(backend);
-  check_params<T>(params);
+  check_params<T>(params, false);
   check_matrix(backend, "A", A);
   const Mat<const T> M = columns_of(A);
   const auto threads = backend.thread_scope(std::min(M.rows, M.cols));
@@ -363,12 +367,15 @@ Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& param
 template <class T>
 Svd<T> svd(const Context& context, const Operator<T>& A, const SvdParams& params) {
   auto& la = linalg::of<T>(context.backend());
-  check_params<T>(params);
+  check_params<T>(params, true);
   if (A.rows() < 1 || A.cols() < 1) {
     throw InvalidArgument("A", "must not be empty, has shape " + shape_text(A.rows(), A.cols()));
   }
   if (params.method == Method::exact || params.method == Method::gram) {
     throw InvalidArgument("method", "an operator is served by krylov and quick, not by methods that need its entries");
+  }
+  if (params.rank == 0 && params.frobenius_tol == 0) {
+    throw InvalidArgument("rank", "must be given for an operator, unless frobenius_tol is");
   }
   const index_t k = std::min(A.rows(), A.cols());
   const bool quick = params.method == Method::quick;
@@ -381,6 +388,7 @@ Svd<T> svd(const Context& context, const Operator<T>& A, const SvdParams& params
   if (p.frobenius_tol > 0) p.squared_norm = squared_norm<T>(context, map);
   p.seed = params.seed;
   p.stop_at_limit = quick;
+  if (quick) p.widest = p.rank + params.oversampling;
   p.max_columns = quick                    ? (params.iterations + 1) * (p.rank + params.oversampling)
                   : params.max_columns > 0 ? params.max_columns
                                            : 10 * k + 64;
