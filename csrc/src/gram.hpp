@@ -29,16 +29,23 @@ void for_each_double_block(const Context& context, linalg::Mat<const T> M, Block
   }
 }
 
-/// M M^T (op none) or M^T M (op transpose) in float64; lower triangle, the strict upper one undefined.
+/// Lower triangle of G <- M M^T (op none) or M^T M (op transpose) in float64; its strict upper triangle is left alone.
+/// M is converted block by block: beside M and G there are 32 MB.
+template <class T>
+void gram_into(const Context& context, linalg::Mat<const T> M, linalg::Op op, linalg::Mat<double> G) {
+  auto& la = context.backend().full();
+  double beta = 0;
+  for_each_double_block(context, M, op == linalg::Op::none ? BlockBy::columns : BlockBy::rows,
+                        [&](index_t, linalg::Mat<const double> block) {
+                          la.accumulate_outer(op, 1.0, block, beta, G);
+                          beta = 1;
+                        });
+}
 template <class T>
 linalg::Buffer<double> gram_matrix(const Context& context, linalg::Mat<const T> M, linalg::Op op) {
-  auto& la = context.backend().full();
-  const bool by_columns = op == linalg::Op::none;
-  const index_t n = by_columns ? M.rows : M.cols;
-  linalg::Buffer<double> G(la, n, n);
-  la.fill(G, 0.0);
-  for_each_double_block(context, M, by_columns ? BlockBy::columns : BlockBy::rows,
-                        [&](index_t, linalg::Mat<const double> block) { la.accumulate_outer(op, 1.0, block, 1.0, G); });
+  const index_t n = op == linalg::Op::none ? M.rows : M.cols;
+  linalg::Buffer<double> G(context.backend().full(), n, n);
+  gram_into(context, M, op, G.mat());
   return G;
 }
 

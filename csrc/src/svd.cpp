@@ -2,15 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <numeric>
 
 #include "check.hpp"
 #include "gram.hpp"
+#include "krylov.hpp"
+#include "linear_maps.hpp"
 #include "linalg/buffer.hpp"
 #include "linalg/linalg.hpp"
 #include "scaled_copy.hpp"
 #include "signs.hpp"
+#include "svd_costs.hpp"
 
 namespace brockett {
 
@@ -23,6 +27,14 @@ namespace {
 
 using Method = SvdParams::Method;
 
+// The residual over s_1 that returned vectors of this precision can have: rounding them to it leaves 1e-7 in float.
+template <class T>
+constexpr double kReach = 4 * static_cast<double>(std::numeric_limits<T>::epsilon());
+
+// ||A||_F^2 minus the squares of the leading values keeps that square of the norm, times some eps
+template <class T>
+constexpr double kLeastTail = std::is_same_v<T, float> ? 2e-3 : 1e-7;
+
 // below this fraction of s_1 the vectors M v / s of the Gram matrix's v are orthogonal to less than 2e-8
 constexpr double kOrthogonalGram = 1e-4;
 
@@ -32,6 +44,8 @@ struct Triplets {
   Buffer<T> U, V;
   std::vector<double> s;
   std::string method;
+  bool converged = true;
+  index_t columns = 0;  // krylov: multiplied by M and M^T
   index_t rank() const { return static_cast<index_t>(s.size()); }
 };
 
@@ -101,34 +115,28 @@ class Solver {
     return out;
   }
 
-  /// Randomized subspace iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4), every half step re-orthonormalized.
-  Triplets<T> quick() {
-    const index_t l = std::min(k_, cap_ + std::max<index_t>(params_.oversampling, 0));
-    const index_t rows = op_a_ == Op::none ? M_.rows : M_.cols, cols = op_a_ == Op::none ? M_.cols : M_.rows;
-    Buffer<T> Y(la_, rows, l), Z(la_, cols, l);
-    la_.normals(Z, params_.seed);  // by the shape of A, not of its storage: the same numbers for either order
-    product(Z, Y);
-    la_.orthonormalize(Y);
-    for (int i = 0; i < params_.iterations; ++i) {
-      context_.check_interrupt();
-      product_transposed(Y, Z);
-      la_.orthonormalize(Z);
-      product(Z, Y);
-      la_.orthonormalize(Y);
-    }
-    // A ~ Y (Y^T A): B^T = A^T Y = Vb diag(s) Ub^T
-    product_transposed(Y, Z);
-    Buffer<T> Vb(la_, cols, l), Ubt(la_, l, l);
-    std::vector<T> s(static_cast<std::size_t>(l));
-    la_.svd_thin(Z, s.data(), Vb, Ubt);
-    Buffer<T> left(la_, rows, cap_), right(la_, cols, cap_);
-    la_.multiply(Op::none, Op::transpose, T(1), Y, Ubt.mat().block(0, 0, cap_, l), T(0), left);
-    la_.copy(Vb.mat().columns(0, cap_), right);
+  /// Block Lanczos up to the tolerance, or, for `quick`, up to its budget of columns.
+  Triplets<T> krylov(index_t max_columns, double& residual) {
+    const bool quick = params_.method == Method::quick;
+    const DenseMap<T> map(context_, M_, op_a_);
+    KrylovParams p;
+    p.rank = cap_;
+    p.tol = params_.tol;
+    p.frobenius_tol = params_.frobenius_tol;
+    if (p.frobenius_tol > 0) p.squared_norm = std::pow(la_.norm(M_), 2);
+    p.seed = params_.seed;
+    p.max_columns = max_columns;
+    p.stop_at_limit = quick;
+    if (quick) p.widest = cap_ + params_.oversampling;
+    KrylovTriplets<T> found = brockett::krylov<T>(context_, map, p);
+    residual = found.residual;
     Triplets<T> out;
-    out.method = "quick";
-    out.s.assign(s.begin(), s.begin() + cap_);
-    out.U = op_a_ == Op::none ? std::move(left) : std::move(right);
-    out.V = op_a_ == Op::none ? std::move(right) : std::move(left);
+    out.method = quick ? "quick" : "krylov";
+    out.s = std::move(found.s);
+    out.converged = found.converged;
+    out.columns = found.columns;
+    out.U = op_a_ == Op::none ? std::move(found.U) : std::move(found.V);
+    out.V = op_a_ == Op::none ? std::move(found.V) : std::move(found.U);
     return out;
   }
 
@@ -144,12 +152,6 @@ class Solver {
  private:
   index_t kept_rank(const std::vector<double>& s) const {
     return params_.frobenius_tol > 0 ? frobenius_rank(s, params_.frobenius_tol, cap_) : cap_;
-  }
-  void product(const Buffer<T>& X, Buffer<T>& Y) {  // Y <- A X
-    la_.multiply(op_a_, Op::none, T(1), M_, X, T(0), Y);
-  }
-  void product_transposed(const Buffer<T>& X, Buffer<T>& Y) {  // Y <- A^T X
-    la_.multiply(flip(op_a_), Op::none, T(1), M_, X, T(0), Y);
   }
   Buffer<T> cast(Mat<const double> A) {
     Buffer<T> out(la_, A.rows, A.cols);
@@ -229,16 +231,35 @@ void fix_signs(LinAlg<T>& la, Buffer<T>& leading, Buffer<T>& partner) {
   la.scale_columns(partner, sign.data());
 }
 
+[[noreturn]] void throw_not_converged(double residual, double tol, index_t columns, double reach) {
+  char text[240];
+  std::snprintf(text, sizeof text,
+                "svd by block Krylov: residual %.3g of s_1 after %lld columns, tol is %.3g; data of this precision reach "
+                "about %.1g",
+                residual, static_cast<long long>(columns), tol, reach);
+  throw NotConverged(text);
+}
+
 template <class T>
 Triplets<T> solve(const Context& context, Mat<const T> M, Op op_a, const SvdParams& params, double& residual) {
   Solver<T> solver(context, M, op_a, params);
   Method method = params.method;
-  const index_t aspect = std::max(M.rows, M.cols) / solver.k();
   if (method == Method::automatic) {
+    const SvdCosts costs = svd_costs<T>(M.rows, M.cols, solver.cap());
+    const bool partial = solver.cap() < solver.k() && params.frobenius_tol == 0;
+    const double direct = costs.gram > 0 ? costs.gram : costs.exact;
+    if (partial && params.tol >= kReach<T> && costs.krylov < direct) {
+      // a spectrum harder than the model's is given up where the direct method would have been done
+      const index_t limit = params.max_columns > 0 ? params.max_columns
+                                                   : static_cast<index_t>(2 * direct / costs.krylov *
+                                                                          static_cast<double>(costs.columns));
+      Triplets<T> t = solver.krylov(limit, residual);
+      if (t.converged) return t;
+      context.check_interrupt();
+    }
     // float32 only: the float64 Gram matrix resolves all that float32 data hold down to 1e-4 s_1. It costs less than
     // gesdd where the matrix is far from square or part of the spectrum is enough.
-    const bool gram_pays = std::is_same_v<T, float> && (solver.cap() < solver.k() || aspect >= 2);
-    if (gram_pays) {
+    if (costs.gram > 0) {
       Triplets<T> t = solver.gram();
       residual = solver.residual(t);
       if (residual <= params.tol && t.s.back() >= kOrthogonalGram * t.s.front()) return t;
@@ -246,42 +267,61 @@ Triplets<T> solve(const Context& context, Mat<const T> M, Op op_a, const SvdPara
     }
     method = Method::exact;
   }
-  Triplets<T> t = method == Method::exact ? solver.exact() : method == Method::gram ? solver.gram() : solver.quick();
+  if (method == Method::krylov) {
+    Triplets<T> t = solver.krylov(params.max_columns > 0 ? params.max_columns : 10 * solver.k() + 64, residual);
+    if (!t.converged) throw_not_converged(residual, params.tol, t.columns, kReach<T>);
+    return t;
+  }
+  if (method == Method::quick) {
+    return solver.krylov((params.iterations + 1) * (solver.cap() + params.oversampling), residual);
+  }
+  Triplets<T> t = method == Method::exact ? solver.exact() : solver.gram();
   residual = solver.residual(t);
   return t;
 }
 
-void check_params(const SvdParams& p) {
+/// ||A||_F^2 by multiplying blocks of the identity.
+template <class T>
+double squared_norm(const Context& context, const LinearMap<T>& map) {
+  auto& la = linalg::of<T>(context.backend());
+  const Op op = map.rows() >= map.cols() ? Op::none : Op::transpose;
+  const index_t n = std::min(map.rows(), map.cols()), m = std::max(map.rows(), map.cols());
+  const index_t step = std::min<index_t>(n, 64);
+  Buffer<T> E(la, n, step), Y(la, m, step);
+  double sum = 0;
+  for (index_t first = 0; first < n; first += step) {
+    const index_t w = std::min(step, n - first);
+    la.fill(E, T(0));
+    la.set_identity(E.mat().block(first, 0, w, w));
+    map.apply(op, E.mat().columns(0, w), Y.mat().columns(0, w));
+    sum += std::pow(la.norm(Y.mat().columns(0, w)), 2);
+    context.check_interrupt();
+  }
+  return sum;
+}
+
+template <class T>
+void check_params(const SvdParams& p, bool is_operator) {
   if (p.rank < 0) throw InvalidArgument("rank", "must be at least 1, is " + std::to_string(p.rank));
   if (!(p.tol >= 0)) throw InvalidArgument("tol", "must be >= 0, is " + std::to_string(p.tol));
   if (!(p.frobenius_tol >= 0) || p.frobenius_tol >= 1) {
     throw InvalidArgument("frobenius_tol", "must be in [0, 1), is " + std::to_string(p.frobenius_tol));
   }
   if (p.method == Method::quick && p.frobenius_tol > 0) {
-    throw InvalidArgument("frobenius_tol", "needs all singular values; method \"quick\" does not compute them");
+    throw InvalidArgument("frobenius_tol", "needs singular values that have converged; those of method \"quick\" have not");
+  }
+  const bool by_krylov = p.method == Method::krylov || (is_operator && p.method == Method::automatic);
+  if (by_krylov && p.frobenius_tol > 0 && p.frobenius_tol < kLeastTail<T>) {
+    char text[160];
+    std::snprintf(text, sizeof text, "method krylov resolves tails from %.1g of ||A||_F on in this precision, is %.3g",
+                  kLeastTail<T>, p.frobenius_tol);
+    throw InvalidArgument("frobenius_tol", text);
+  }
+  if (p.max_columns < 0) {
+    throw InvalidArgument("max_columns", "must be >= 0, is " + std::to_string(p.max_columns));
   }
   if (p.iterations < 0) throw InvalidArgument("iterations", "must be >= 0, is " + std::to_string(p.iterations));
   if (p.oversampling < 0) throw InvalidArgument("oversampling", "must be >= 0, is " + std::to_string(p.oversampling));
-}
-
-/// The matrix itself, or an exactly scaled copy when its magnitude is extreme.
-template <class T>
-struct Scaled {
-  Mat<const T> M;
-  double scale = 1;
-  Buffer<T> copy;
-};
-template <class T>
-Scaled<T> scaled(linalg::Backend& backend, Mat<const T> M) {
-  auto& la = linalg::of<T>(backend);
-  Scaled<T> out{M, safe_scale<T>(la.max_abs(M)), {}};
-  if (out.scale != 1) {
-    out.copy = Buffer<T>(la, M.rows, M.cols);
-    la.copy(M, out.copy);
-    scale_exactly(la, out.scale, out.copy.mat());
-    out.M = out.copy;
-  }
-  return out;
 }
 
 }  // namespace
@@ -290,7 +330,7 @@ template <class T>
 Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& params) {
   auto& backend = context.backend();
   auto& la = linalg::of<T>(backend);
-  check_params(params);
+  check_params<T>(params, false);
   check_matrix(backend, "A", A);
   const Mat<const T> M = columns_of(A);
   const auto threads = backend.thread_scope(std::min(M.rows, M.cols));
@@ -309,6 +349,7 @@ Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& param
   }
   out.s = t.s;
   out.method = t.method;
+  out.columns = t.columns;
   const index_t r = t.rank();
   // U (m, r) and Vt (r, n) in A's order: columns of U and rows of Vt are what the buffers hold
   out.U = make_array<T>(context, A.rows, r, A.order);
@@ -324,63 +365,51 @@ Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& param
 }
 
 template <class T>
-SingularValues singular_values(const Context& context, MatrixView<const T> A, const SingularValuesParams& params) {
-  auto& backend = context.backend();
-  check_matrix(backend, "A", A);
-  const Mat<const T> M = columns_of(A);
-  const index_t k = std::min(M.rows, M.cols), longest = std::max(M.rows, M.cols);
-  const auto threads = backend.thread_scope(k);
-  const Scaled<T> safe = scaled<T>(backend, M);
-  constexpr bool single = std::is_same_v<T, float>;
-  constexpr double eps = std::numeric_limits<double>::epsilon();
-
-  using M2 = SingularValuesParams::Method;
-  SingularValues out;
-  if (params.method == M2::gram || (params.method == M2::automatic && (single || longest >= 2 * k))) {
-    auto& ld = backend.full();
-    Buffer<double> G = gram_matrix(context, safe.M, M.rows >= M.cols ? Op::transpose : Op::none);
-    std::vector<double> w(static_cast<std::size_t>(k));
-    context.check_interrupt();
-    ld.eigen_symmetric(G, w.data(), false);
-    out.values.resize(w.size());
-    std::transform(w.rbegin(), w.rend(), out.values.begin(), [](double v) { return std::sqrt(std::max(v, 0.0)); });
-    out.method = "gram";
-    // rounding of the sums and of the eigensolver, both relative to s_1^2
-    out.bound = 4 * eps * std::sqrt(static_cast<double>(longest));
-    const double resolution = 1e-7 * out.values[0];
-    out.n_resolved = static_cast<index_t>(
-        std::count_if(out.values.begin(), out.values.end(), [&](double v) { return v > 0 && v >= resolution; }));
-    // double data: squares lose (s_1 / s)^2 eps; beyond 1e-12 they are not good enough
-    const bool enough = single || params.method == M2::gram || out.values.back() >= 1e-2 * out.values[0];
-    if (!enough) out = {};
+Svd<T> svd(const Context& context, const Operator<T>& A, const SvdParams& params) {
+  auto& la = linalg::of<T>(context.backend());
+  check_params<T>(params, true);
+  if (A.rows() < 1 || A.cols() < 1) {
+    throw InvalidArgument("A", "must not be empty, has shape " + shape_text(A.rows(), A.cols()));
   }
-  if (out.values.empty()) {
-    auto& la = linalg::of<T>(backend);
-    Buffer<T> work(la, longest, k);
-    if (M.rows >= M.cols) {
-      la.copy(safe.M, work);
-    } else {
-      la.transpose(safe.M, work);
-    }
-    context.check_interrupt();
-    std::vector<T> s(static_cast<std::size_t>(k));
-    if (longest > k) {
-      la.qr_factor(work);
-      Buffer<T> R(la, k, k);
-      la.copy(work.mat().block(0, 0, k, k), R);
-      context.check_interrupt();
-      la.svd_thin(R, s.data(), {}, {});
-    } else {
-      la.svd_thin(work, s.data(), {}, {});
-    }
-    out.values.assign(s.begin(), s.end());
-    out.method = "qr+gesdd";
-    out.bound = 4 * static_cast<double>(std::numeric_limits<T>::epsilon()) * std::sqrt(static_cast<double>(longest));
-    const double resolution = static_cast<double>(k) * static_cast<double>(std::numeric_limits<T>::epsilon()) * s[0];
-    out.n_resolved = static_cast<index_t>(
-        std::count_if(out.values.begin(), out.values.end(), [&](double v) { return v > resolution; }));
+  if (params.method == Method::exact || params.method == Method::gram) {
+    throw InvalidArgument("method", "an operator is served by krylov and quick, not by methods that need its entries");
   }
-  for (auto& v : out.values) v /= safe.scale;
+  if (params.rank == 0 && params.frobenius_tol == 0) {
+    throw InvalidArgument("rank", "must be given for an operator, unless frobenius_tol is");
+  }
+  const index_t k = std::min(A.rows(), A.cols());
+  const bool quick = params.method == Method::quick;
+  const auto threads = context.backend().thread_scope(k);
+  const OperatorMap<T> map(context, A);
+  KrylovParams p;
+  p.rank = params.rank > 0 ? std::min(params.rank, k) : k;
+  p.tol = params.tol;
+  p.frobenius_tol = params.frobenius_tol;
+  if (p.frobenius_tol > 0) p.squared_norm = squared_norm<T>(context, map);
+  p.seed = params.seed;
+  p.stop_at_limit = quick;
+  if (quick) p.widest = p.rank + params.oversampling;
+  p.max_columns = quick                    ? (params.iterations + 1) * (p.rank + params.oversampling)
+                  : params.max_columns > 0 ? params.max_columns
+                                           : 10 * k + 64;
+  KrylovTriplets<T> t = krylov<T>(context, map, p);
+  if (!quick && !t.converged) throw_not_converged(t.residual, params.tol, t.columns, kReach<T>);
+  if (params.signs == SvdParams::Signs::left) {
+    fix_signs(la, t.U, t.V);
+  } else {
+    fix_signs(la, t.V, t.U);
+  }
+  Svd<T> out;
+  out.s = std::move(t.s);
+  for (auto& v : out.s) v /= map.scale();
+  out.residual = t.residual;
+  out.method = quick ? "quick" : "krylov";
+  out.columns = t.columns;
+  const index_t r = static_cast<index_t>(out.s.size());
+  out.U = make_array<T>(context, A.rows(), r);
+  out.Vt = make_array<T>(context, r, A.cols());
+  la.transpose(t.U, columns_of(out.U.view()));
+  la.copy(t.V, columns_of(out.Vt.view()));
   return out;
 }
 
@@ -425,7 +454,7 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
 
 #define BROCKETT_INSTANTIATE(T)                                                                              \
   template Svd<T> svd(const Context&, MatrixView<const T>, const SvdParams&);                                \
-  template SingularValues singular_values(const Context&, MatrixView<const T>, const SingularValuesParams&); \
+  template Svd<T> svd(const Context&, const Operator<T>&, const SvdParams&);                                 \
   template WhitenedSvd<T> whitened_svd(const Context&, MatrixView<const T>, MatrixView<const double>, index_t);
 BROCKETT_INSTANTIATE(float)
 BROCKETT_INSTANTIATE(double)

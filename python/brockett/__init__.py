@@ -31,7 +31,16 @@ from ._errors import (
     PrecisionWarning,
     Unsupported,
 )
-from ._svd import SingularValuesInfo, SVDResult, WhitenedSVD, randomized_svd, singular_values, svd, whitened_svd
+from ._svd import (
+    Product,
+    SingularValuesInfo,
+    SVDResult,
+    WhitenedSVD,
+    randomized_svd,
+    singular_values,
+    svd,
+    whitened_svd,
+)
 
 __all__ = [
     "Autocorrelation",
@@ -48,6 +57,7 @@ __all__ = [
     "NotConverged",
     "OutOfMemory",
     "PrecisionWarning",
+    "Product",
     "SVDResult",
     "SingularValuesInfo",
     "Unsupported",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 from . import _arrays, _options
 from ._arrays import Operand, Space
 from ._autocorrelation import Autocorrelation
-from ._errors import InvalidArgument, InvalidType
+from ._errors import InvalidArgument, InvalidType, NonFinite
 
 __all__ = [
+    "Product",
     "SVDResult",
     "SingularValuesInfo",
     "WhitenedSVD",
@@ -23,7 +25,7 @@ __all__ = [
     "whitened_svd",
 ]
 
-SVD_METHODS = ("auto", "exact", "gram", "quick")
+SVD_METHODS = ("auto", "exact", "gram", "krylov", "quick")
 VALUE_METHODS = ("auto", "gram", "exact")
 
 
@@ -42,7 +44,7 @@ class SVDResult:
     residual : float or ndarray (…)
         max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; 0 for A = 0.
     method : str
-        What ran: "exact", "gram" or "quick"; for a batch all that ran, joined by commas.
+        What ran: "exact", "gram", "krylov" or "quick"; for a batch all that ran, joined by commas.
     """
 
     U: Any
@@ -115,6 +117,63 @@ class WhitenedSVD:
         return self.U @ self.projected
 
 
+class Product:
+    """The product of matrices F₁ F₂ …, which is never formed: P W, W R^(1/2) given a factor of R, layers in a row.
+
+    Parameters
+    ----------
+    *factors : array_like (n_i, n_{i+1})
+        Of one library and device; read, and neither copied nor changed, where they have one dtype. float32 beside
+        float64 is widened to float64.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (rows of the first, columns of the last).
+    dtype : numpy.dtype
+        float32 or float64.
+
+    Raises
+    ------
+    InvalidArgument
+        No factor, one without two axes, or neighbours that do not fit.
+    NonFinite
+        A NaN or Inf in a factor, found when it is decomposed.
+    InvalidType
+        Factors of two libraries or devices.
+
+    Notes
+    -----
+    A block of b columns costs 2 b flops for each entry of each factor.
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> A = bk.Product(np.diag([1.0, 2.0, 3.0]), np.ones((3, 1)), np.ones((1, 4)))
+    >>> A.shape, bk.svd(A, rank=1).s.round(12).tolist()  # 2 √14
+    ((3, 4), [7.483314773548])
+    """
+
+    def __init__(self, *factors: Any) -> None:
+        if not factors:
+            raise InvalidArgument("factors", "expected at least one matrix")
+        operands = [_arrays.matrix(_arrays.accept(factor, "factors")) for factor in factors]
+        space = _arrays.common_space(*operands)
+        operands = [_arrays.matrix(operand.in_space(space)) for operand in operands]
+        if any(operand.dtype == "float64" for operand in operands):
+            operands = [operand.as_float64() for operand in operands]
+        for i, (before, after) in enumerate(itertools.pairwise(operands), 1):
+            if before.shape[1] != after.shape[0]:
+                raise InvalidArgument(
+                    "factors",
+                    f"factor {i} of shape {after.shape} does not fit the one before it, of shape {before.shape}",
+                )
+        self._factors = [operand.array for operand in operands]
+        self._space = space
+        self.shape: tuple[int, int] = (operands[0].shape[0], operands[-1].shape[1])
+        self.dtype = np.dtype(operands[0].dtype)
+
+
 def svd(
     A: Any,
     rank: int | None = None,
@@ -124,32 +183,40 @@ def svd(
     seed: int = 0,
     *,
     oversampling: int = 10,
-    iterations: int = 4,
+    iterations: int = 1,
+    max_columns: int | None = None,
 ) -> SVDResult:
     """Singular value decomposition A = U diag(s) Vᵀ, full or truncated.
 
     Parameters
     ----------
-    A : array_like (…, m, n)
-        A matrix, or a batch of them along the leading axes.
+    A : array_like (…, m, n), Product or linear operator (m, n)
+        A matrix, or a batch of them along the leading axes. Or anything with `shape`, `dtype`, `matmat` and `rmatmat`
+        that works on NumPy blocks, like SciPy's LinearOperator; or a `Product`. Of those nothing is formed.
     rank : int, optional
-        Number of triplets kept, at most min(m, n); all of them by default.
+        Number of triplets kept, at most min(m, n); all of them by default. Needed for an operator, unless
+        `frobenius_tol` is given.
     tol : float, optional
-        Largest residual over s₁ that "auto" accepts from the faster method, 1e-6 by default. Lower it where small
-        singular vectors matter.
+        Largest residual over s₁ that "krylov" and "auto" accept, 1e-6 by default. Raise it to 1e-4 where the error of
+        the values, its square over their gaps, is all that counts (a tenth of the time); lower it where small singular
+        vectors matter. float32 data reach about 5e-7 (float64: 1e-15): pass float64 for less.
     frobenius_tol : float, optional
         Keep the smallest rank whose tail ‖A - A_r‖_F is at most this share of ‖A‖_F (and at most `rank`). For one
         matrix, not for a batch, whose ranks would differ.
-    method : {"auto", "exact", "gram", "quick"}, default "auto"
+    method : {"auto", "exact", "gram", "krylov", "quick"}, default "auto"
         "exact": LAPACK gesdd, and gesvd where that fails. "gram": eigenvectors of the smaller Gram matrix in float64.
-        "quick": randomized subspace iteration, re-orthonormalized in every step, whose error is whatever `residual`
-        says. "auto" takes "gram" where its result meets `tol` and costs less, "exact" otherwise; never "quick".
+        "krylov": block Lanczos with thick restarts, until the measured residual is at most `tol`. "quick": the same
+        within a budget of products, whose error is whatever `residual` says. "auto" takes the cheapest of krylov, gram
+        and exact by measured costs, and exact where the others miss `tol`; never "quick".
     seed : int, default 0
-        Of the start block of "quick". The same seed gives the same bits on every engine.
+        Of the start block of "krylov" and "quick". The same seed starts from the same bits on every engine.
     oversampling : int, default 10
-        "quick": extra columns of the start block. Raise it for spectra that decay slowly.
-    iterations : int, default 4
-        "quick": subspace iterations, two products with A each. Raise it where `residual` is too large.
+        "quick": see `iterations`.
+    iterations : int, default 1
+        "quick": (iterations + 1)(rank + oversampling) columns go through A and Aᵀ, as in so many subspace iterations.
+        Raise it where `residual` is too large.
+    max_columns : int, optional
+        "krylov": columns through A and Aᵀ after which it gives up, 10 min(m, n) by default. Lower it to be told early.
 
     Returns
     -------
@@ -162,21 +229,28 @@ def svd(
     NonFinite
         A NaN or Inf in A; the index is that of the caller's array, batch axes included.
     InvalidArgument
-        An unknown word, an empty array, a rank beyond min(m, n).
+        An unknown word, an empty array, a rank beyond min(m, n), an operator whose products have the wrong shape or are
+        not finite. What an operator raises itself is passed on.
     NotConverged
-        Neither LAPACK driver converged.
+        "krylov": `tol` was not reached, the message says what was. Else neither LAPACK driver converged.
 
     Notes
     -----
-    From 4 m n min(m, n) flops for "exact"; 2 m n min(m, n) + 9 min(m, n)³ for "gram"; 4 m n (r + oversampling) per
-    iteration for "quick". Neither C nor Fortran order is copied. Many small matrices run on as many workers as
-    `threads` says, one large one on as many BLAS threads. One LAPACK call cannot be interrupted.
+    From 4 m n min(m, n) flops for "exact"; 2 m n min(m, n) + 9 min(m, n)³ for "gram"; 4 m n for each column of
+    "krylov", about 6 rank of them where the spectrum has a heavy tail, fewer where it falls fast. Memory beside A:
+    "krylov" 3 rank + 128 vectors of the smaller side, four blocks of `rank` vectors of either side in float64, and one
+    copy of A where it is wide in C order (or tall in Fortran order); "gram" 16 min(m, n)² bytes; "exact" three times A.
+    C and Fortran order are not copied otherwise. Many small matrices run on as many workers as `threads` says, one
+    large one on as many BLAS threads. Ctrl-C stops between blocks; one LAPACK call cannot be interrupted.
 
-    The block Krylov method ("krylov") is not part of this release.
+    Equal singular values: a block of b columns finds b of them. Where that many values that were found lie within tol,
+    random columns are added until no more turn up.
 
     References
     ----------
-    N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Review 53 (2011) 217, for "quick".
+    G. Golub, R. Underwood, Mathematical Software III (1977) 361; K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22 (2000)
+    602; C. Musco, C. Musco, NeurIPS 2015 (arXiv 1504.05477), for "krylov". W. Yu, Y. Gu, Y. Li, SIAM J. Matrix Anal.
+    Appl. 39 (2018) 1339, for the tail that needs no small singular value.
 
     Examples
     --------
@@ -186,26 +260,66 @@ def svd(
     [2.0, 1.0]
     >>> bk.svd(np.eye(3), rank=2).U.shape
     (3, 2)
+    >>> A = np.random.default_rng(0).normal(size=(300, 200))
+    >>> bk.svd(A, rank=5, method="krylov").residual <= 1e-6
+    True
     """
-    operand = _arrays.batch(_matrix_argument(A, "A"))
-    m, n = operand.shape[-2:]
-    kept = _rank(rank, min(m, n))
     accepted = 1e-6 if tol is None else _options.number("tol", tol, least=0)
     tail = 0.0 if frobenius_tol is None else _options.number("frobenius_tol", frobenius_tol, least=0)
-    if tail > 0 and operand.ndim > 2:
-        raise InvalidArgument("frobenius_tol", f"serves one matrix, A is a batch of shape {operand.shape}")
-    word = _method(method)
-    arguments = (
-        kept,
-        accepted,
-        tail,
-        word,
+    word = _options.option("method", method, SVD_METHODS)
+    rest = (
         _options.seed("seed", seed),
         _options.count("oversampling", oversampling),
         _options.count("iterations", iterations),
         "right",
+        0 if max_columns is None else _options.count("max_columns", max_columns, least=1),
     )
-    return _svd(operand, arguments)
+    if isinstance(A, Product) or _is_operator(A):
+        m, n = A.shape if isinstance(A, Product) else _operator_shape(A)
+        arguments = (_rank(rank, min(m, n)), accepted, tail, word, *rest)
+        if isinstance(A, Product):
+            return _svd_of_product(A, arguments)
+        return _svd_of_operator(A, (m, n), arguments)
+    operand = _arrays.batch(_matrix_argument(A, "A"))
+    m, n = operand.shape[-2:]
+    kept = _rank(rank, min(m, n))
+    if tail > 0 and operand.ndim > 2:
+        raise InvalidArgument("frobenius_tol", f"serves one matrix, A is a batch of shape {operand.shape}")
+    return _svd(operand, (kept, accepted, tail, word, *rest))
+
+
+def _is_operator(A: Any) -> bool:
+    return not hasattr(A, "__array__") and all(hasattr(A, name) for name in ("shape", "dtype", "matmat", "rmatmat"))
+
+
+def _operator_shape(A: Any) -> tuple[int, int]:
+    shape = tuple(A.shape)
+    if len(shape) != 2 or min(shape) < 1:
+        raise InvalidArgument("A", f"expected an operator of shape (m, n), none of them 0, got {shape}")
+    return int(shape[0]), int(shape[1])
+
+
+def _svd_of_operator(A: Any, shape: tuple[int, int], arguments: tuple[Any, ...]) -> SVDResult:
+    dtype = np.dtype(A.dtype) if A.dtype is not None else np.dtype(np.float64)
+    if dtype.kind not in "fiub":
+        raise InvalidType("A", f"expected an operator of real numbers, got dtype {dtype}")
+    single = dtype.kind == "f" and dtype.itemsize <= 4
+    module = _arrays.HOST.engine("A").module
+    found = module.svd_operator(*shape, "float32" if single else "float64", A.matmat, A.rmatmat, *arguments)
+    return SVDResult(found["U"], found["s"], found["Vt"], found["residual"], found["method"])
+
+
+def _svd_of_product(A: Product, arguments: tuple[Any, ...]) -> SVDResult:
+    space = A._space
+    if space.where == "host":  # the fallback looks at arrays elsewhere
+        for factor in A._factors:
+            finite = np.isfinite(factor)
+            if not finite.all():
+                raise NonFinite("factors", [int(i) for i in np.unravel_index(int(np.argmin(finite)), factor.shape)])
+    found = space.engine("factors").module.svd_product(A._factors, *arguments)
+    return SVDResult(
+        space.back(found["U"]), space.back(found["s"]), space.back(found["Vt"]), found["residual"], found["method"]
+    )
 
 
 def _svd(operand: Operand, arguments: tuple[Any, ...]) -> SVDResult:
@@ -257,7 +371,9 @@ def singular_values(A: Any, return_info: bool = False, method: str = "auto") -> 
 
     Notes
     -----
-    m n min(m, n) + 4/3 min(m, n)³ flops for "gram", twice to four times that for "exact".
+    m n min(m, n) + 4/3 min(m, n)³ flops for "gram", twice to four times that for "exact". The Gram matrix is that of
+    the smaller side, summed over pieces of A: beside A there are its 8 min(m, n)² bytes and 32 MB, for each worker of a
+    batch.
 
     Examples
     --------
@@ -374,6 +490,8 @@ def randomized_svd(
 ) -> tuple[Any, Any, Any]:
     """Truncated randomized SVD with the signature and the sign rule of scikit-learn's function of this name.
 
+    Block Krylov in place of subspace iteration: the same products with M make a larger space, whose error is smaller.
+
     Parameters
     ----------
     M : array_like (m, n)
@@ -381,11 +499,13 @@ def randomized_svd(
     n_components : int
         Number of triplets; beyond min(m, n) there are none.
     n_oversamples : int, default 10
-        Extra columns of the start block.
+        See `n_iter`.
     n_iter : int or "auto", default "auto"
-        Subspace iterations; "auto" is 7 where n_components < 0.1 min(m, n), 4 otherwise.
+        (n_iter + 1)(n_components + n_oversamples) columns go through M and its transpose at most, as in so many
+        subspace iterations; fewer where rounding is reached before. "auto" is 7 where n_components < 0.1 min(m, n),
+        4 otherwise.
     power_iteration_normalizer : {"auto", "QR", "LU", "none"}, default "auto"
-        Taken for compatibility: every step is re-orthonormalized here, which is never less accurate.
+        Taken for compatibility: every block is orthogonalized here, which is never less accurate.
     transpose : bool or "auto", default "auto"
         Taken for compatibility: the cheaper side is always the one iterated on.
     flip_sign : bool, default True
@@ -410,11 +530,11 @@ def randomized_svd(
     Notes
     -----
     4 m n (n_components + n_oversamples) flops an iteration. `svd` with method="quick" is the same algorithm and also
-    tells its residual.
+    tells its residual; with method="krylov" it is told which residual to reach.
 
     References
     ----------
-    N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Review 53 (2011) 217.
+    N. Halko, P. G. Martinsson, J. A. Tropp, SIAM Review 53 (2011) 217. C. Musco, C. Musco, NeurIPS 2015.
 
     Examples
     --------
@@ -449,6 +569,7 @@ def randomized_svd(
         _options.count("n_oversamples", n_oversamples),
         steps,
         "left" if _options.flag("flip_sign", flip_sign) else "right",
+        0,
     )
     U, s, Vt = _svd(operand, arguments)
     return U, s, Vt
@@ -466,18 +587,9 @@ def _seed_of(state: Any) -> int:
 
 
 def _matrix_argument(A: Any, argument: str) -> Operand:
-    if not hasattr(A, "__array__") and hasattr(A, "matvec") and hasattr(A, "shape"):
-        raise InvalidType(argument, "linear operators need the block Krylov method, which this release does not have")
+    if isinstance(A, Product) or _is_operator(A):
+        raise InvalidType(argument, "is an operator, which `svd` serves; this function needs the entries of a matrix")
     return _arrays.accept(A, argument)
-
-
-def _method(word: object) -> str:
-    if word == "krylov":
-        raise InvalidArgument(
-            "method",
-            "'krylov' (block Krylov) is not part of this release; available are " + ", ".join(map(repr, SVD_METHODS)),
-        )
-    return _options.option("method", word, SVD_METHODS)
 
 
 def _rank(rank: Any, most: int) -> int:

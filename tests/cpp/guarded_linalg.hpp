@@ -216,6 +216,12 @@ class GuardedLinAlg final : public LinAlg<T> {
     access.check(fits(op_a, op_b, A, B, C), "shapes do not fit");
     inner_.multiply(op_a, op_b, alpha, A, B, beta, C);
   }
+  void multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X, Mat<T> Y, Mat<T> Z) override {
+    const Access access(vault_, "multiply_there_and_back", {in(A), in(X), out(Y), out(Z)});
+    access.check(fits(op, Op::none, A, X, Y) && fits(op == Op::none ? Op::transpose : Op::none, Op::none, A, Y, Z),
+                 "shapes do not fit");
+    inner_.multiply_there_and_back(op, A, X, Y, Z);
+  }
   void multiply_batched(Op op_a, Op op_b, T alpha, Mat<const T> A, index_t stride_a, Mat<const T> B, index_t stride_b,
                         T beta, Mat<T> C, index_t stride_c, index_t batch) override {
     const Access access(

@@ -7,20 +7,28 @@
 
 #include "brockett/context.hpp"
 #include "brockett/matrix_view.hpp"
+#include "brockett/operator.hpp"
 
 namespace brockett {
 
 struct SvdParams {
   /// `exact`: LAPACK gesdd (gesvd where it fails). `gram`: eigenvectors of the smaller Gram matrix in float64.
-  /// `quick`: randomized subspace iteration, re-orthonormalized in every step; its error is whatever `residual` says.
-  /// `automatic` takes gram where its result meets `tol` and costs less, exact otherwise; never quick.
-  enum class Method { automatic, exact, gram, quick } method = Method::automatic;
+  /// `krylov`: block Lanczos with thick restarts until the measured residual is at most `tol`, else NotConverged.
+  /// `quick`: the same within a budget of columns; its error is whatever `residual` says.
+  /// `automatic` takes the cheapest of krylov, gram and exact by measured costs, and exact where the others miss `tol`;
+  /// never quick.
+  enum class Method { automatic, exact, gram, krylov, quick } method = Method::automatic;
   index_t rank = 0;  ///< number of triplets kept; 0 keeps min(m, n)
-  double tol = 1e-6;  ///< largest ||A^T u - s v|| or ||A v - s u|| over s_1 that `automatic` accepts
-  double frobenius_tol = 0;  ///< > 0: the smallest rank whose tail ||A - A_r||_F is at most this times ||A||_F
-  std::uint64_t seed = 0;  ///< quick: seed of the start block
-  index_t oversampling = 10;  ///< quick: extra columns of the start block
-  int iterations = 4;  ///< quick: subspace iterations, two products with A each
+  double tol = 1e-6;  ///< largest ||A^T u - s v|| or ||A v - s u|| over s_1 that krylov and `automatic` accept
+  /// > 0: the smallest rank whose tail ||A - A_r||_F is at most this times ||A||_F. krylov takes the tail as
+  /// ||A||_F^2 minus the squares found (Yu, Gu, Li 2018): from 2e-3 (float) or 1e-7 (double) on.
+  double frobenius_tol = 0;
+  std::uint64_t seed = 0;  ///< krylov, quick: seed of the start block
+  index_t oversampling = 10;  ///< quick: see iterations
+  /// quick: (iterations + 1)(rank + oversampling) columns go through A and A^T, what so many subspace iterations take.
+  int iterations = 1;
+  /// krylov: columns through A and A^T before it gives up; 0: 10 min(m, n), about the work of a full decomposition
+  index_t max_columns = 0;
   /// Whose largest entry is made positive, vector by vector: U's columns or Vt's rows.
   enum class Signs { left, right } signs = Signs::right;
 };
@@ -33,12 +41,20 @@ struct Svd {
   Array<T> Vt;
   /// max over i of max(||A v_i - s_i u_i||, ||A^T u_i - s_i v_i||) / s_1, measured with the vectors returned. 0 if A = 0.
   double residual = 0;
-  std::string method;  ///< what ran: "exact", "gram" or "quick"
+  std::string method;  ///< what ran: "exact", "gram", "krylov" or "quick"
+  index_t columns = 0;  ///< krylov, quick: vectors that were multiplied by A and by A^T
 };
 
-/// Truncated or full SVD of A (m, n). 4 m n min(m, n) flops upwards for exact; 2 m n min + 9 min^3 for gram.
+/// Truncated or full SVD of A (m, n). 4 m n min(m, n) flops upwards for exact; 2 m n min + 9 min^3 for gram; 4 m n for
+/// each column of krylov, whose number grows with the rank and with how slowly the values behind it fall (6 times the
+/// rank on heavy tails), and 3 rank + 8 blocks of 16 vectors of the smaller side beside A.
 template <class T>
 Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& params = {});
+
+/// The same of a matrix that is never formed, by krylov (or quick): U and Vt row-major, `rank` needed unless
+/// frobenius_tol > 0, which multiplies A with the identity for ||A||_F. InvalidArgument "A" where products are not finite.
+template <class T>
+Svd<T> svd(const Context& context, const Operator<T>& A, const SvdParams& params = {});
 
 struct SingularValues {
   std::vector<double> values;  ///< min(m, n), descending
@@ -57,9 +73,15 @@ struct SingularValuesParams {
   enum class Method { automatic, gram, exact } method = Method::automatic;
 };
 
-/// All singular values of A (m, n), largest first. Float input: values below 1e-7 s_1 are reported as unresolved.
+/// All singular values of A (m, n), largest first. Float input: values below 1e-7 s_1 are reported as unresolved. The
+/// Gram matrix is that of the smaller side and is summed over pieces of A: beside A there are its 8 min^2 bytes and 32 MB.
 template <class T>
 SingularValues singular_values(const Context& context, MatrixView<const T> A, const SingularValuesParams& params = {});
+
+/// The same of matrices of one shape: on the workers of the host, or many at once on a device.
+template <class T>
+std::vector<SingularValues> singular_values_batch(const Context& context, const std::vector<MatrixView<const T>>& A,
+                                                  const SingularValuesParams& params = {});
 
 /// Best approximation of W in the norm ||W||_R^2 = tr(W R W^T) (the mean squared change of the outputs W x).
 template <class T>
@@ -77,10 +99,16 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
 
 extern template BROCKETT_EXPORT Svd<float> svd(const Context&, MatrixView<const float>, const SvdParams&);
 extern template BROCKETT_EXPORT Svd<double> svd(const Context&, MatrixView<const double>, const SvdParams&);
+extern template BROCKETT_EXPORT Svd<float> svd(const Context&, const Operator<float>&, const SvdParams&);
+extern template BROCKETT_EXPORT Svd<double> svd(const Context&, const Operator<double>&, const SvdParams&);
 extern template BROCKETT_EXPORT SingularValues singular_values(const Context&, MatrixView<const float>,
                                                                const SingularValuesParams&);
 extern template BROCKETT_EXPORT SingularValues singular_values(const Context&, MatrixView<const double>,
                                                                const SingularValuesParams&);
+extern template BROCKETT_EXPORT std::vector<SingularValues> singular_values_batch(
+    const Context&, const std::vector<MatrixView<const float>>&, const SingularValuesParams&);
+extern template BROCKETT_EXPORT std::vector<SingularValues> singular_values_batch(
+    const Context&, const std::vector<MatrixView<const double>>&, const SingularValuesParams&);
 extern template BROCKETT_EXPORT WhitenedSvd<float> whitened_svd(const Context&, MatrixView<const float>,
                                                                 MatrixView<const double>, index_t);
 extern template BROCKETT_EXPORT WhitenedSvd<double> whitened_svd(const Context&, MatrixView<const double>,

@@ -85,6 +85,11 @@ class LinAlg {
   // --- products -----------------------------------------------------------------------------------------------------
   // C <- alpha op(A) op(B) + beta C; beta = 0 ignores what C held
   virtual void multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const T> B, T beta, Mat<T> C) = 0;
+  // Y <- op(A) X and Z <- op(A)^T Y; X of few columns, so that reading A twice is what is to be saved
+  virtual void multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X, Mat<T> Y, Mat<T> Z) {
+    multiply(op, Op::none, T{1}, A, X, T{0}, Y);
+    multiply(op == Op::none ? Op::transpose : Op::none, Op::none, T{1}, A, Y, T{0}, Z);
+  }
   // C_k <- alpha op(A_k) op(B_k) + beta C_k, k < batch; A_k = A shifted by k stride_a elements, and so on
   virtual void multiply_batched(Op op_a, Op op_b, T alpha, Mat<const T> A, index_t stride_a, Mat<const T> B,
                                 index_t stride_b, T beta, Mat<T> C, index_t stride_c, index_t batch) = 0;

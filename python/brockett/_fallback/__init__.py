@@ -11,7 +11,16 @@ from .cost import brockett_cost
 from .descramble import descramble
 from .diagonalize import diagonalize
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
-from .svd import normals, singular_values, singular_values_batch, svd, svd_batch, whitened_svd
+from .svd import (
+    normals,
+    singular_values,
+    singular_values_batch,
+    svd,
+    svd_batch,
+    svd_operator,
+    svd_product,
+    whitened_svd,
+)
 
 __all__ = [
     "Accumulator",
@@ -26,5 +35,7 @@ __all__ = [
     "singular_values_batch",
     "svd",
     "svd_batch",
+    "svd_operator",
+    "svd_product",
     "whitened_svd",
 ]

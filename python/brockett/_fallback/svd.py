@@ -8,11 +8,13 @@ gram
     Eigenvectors of the smaller Gram matrix in float64. For A (m, n), m ≥ n: AᵀA = V diag(s²) Vᵀ, U = A V / s, whose
     columns are orthogonal to ε (s₁/s_r)². Where s_r < 1e-4 s₁ that is not enough: then U is the Q factor of A V, and s
     the diagonal of its R. Values below about 1e-8 s₁ are noise of that size.
+krylov
+    Block Lanczos with thick restarts (krylov.py) until the measured residual is at most tol, else NotConverged.
 quick
-    Randomized subspace iteration (Halko, Martinsson, Tropp), re-orthonormalized after every product with A or Aᵀ.
+    The same within a budget of columns: (iterations + 1)(r + oversampling) through A and Aᵀ.
 auto
-    float32 A, where gram costs less (rank < min(m, n), or one side at least twice the other), and its measured residual
-    is at most tol and s_r ≥ 1e-4 s₁: gram. Everything else: exact. Quick is never chosen for the user.
+    The cheapest by measured costs (`costs`) of krylov, gram (float32 A, where rank < min(m, n) or one side is at least
+    twice the other) and exact; gram counts where its residual is at most tol and s_r ≥ 1e-4 s₁. Never quick.
 
 Methods of `singular_values`
 ----------------------------
@@ -29,12 +31,13 @@ auto
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._errors import InvalidArgument
+from .._errors import InvalidArgument, NotConverged
 from . import philox
 from ._arrays import (
     EPS,
@@ -63,6 +66,7 @@ from ._arrays import (
     to_device,
     to_host,
 )
+from .krylov import Chain, Checked, Dense, Functions, LinearMap, krylov
 
 #: Below this times s₁ a value from a float64 Gram matrix is unresolved.
 GRAM_FLOOR = 1e-7
@@ -92,6 +96,7 @@ def svd(
     oversampling: int,
     iterations: int,
     signs: str,
+    max_columns: int = 0,
 ) -> dict[str, Any]:
     """A ≈ U diag(s) Vt with r triplets.
 
@@ -101,56 +106,241 @@ def svd(
     rank : int
         r, cut at min(m, n); 0 keeps min(m, n).
     tol : float
-        Largest residual that "auto" accepts of gram.
+        Largest residual that krylov accepts, and "auto" of krylov and gram.
     frobenius_tol : float
         Above 0: the smallest r with ‖A - A_r‖_F ≤ frobenius_tol ‖A‖_F, at most `rank` where that is not 0. Not for
-        "quick".
-    method : {"auto", "exact", "gram", "quick"}
-    seed, oversampling, iterations : int
-        quick: stream of the start block, its columns beyond r, and products with A and Aᵀ.
+        "quick"; for krylov from 2e-3 (float32) or 1e-7 on.
+    method : {"auto", "exact", "gram", "krylov", "quick"}
+    seed : int
+        krylov, quick: stream of the start block.
+    oversampling, iterations : int
+        quick: (iterations + 1)(r + oversampling) columns go through A and Aᵀ.
+    max_columns : int
+        krylov: columns after which it gives up; 0: 10 min(m, n).
     signs : {"left", "right"}
         Whose entry of largest magnitude is made positive: U's columns' or Vt's rows'.
 
     Returns
     -------
     dict
-        U (m, r), s (r,) float64 on the host, Vt (r, n), residual, method. The residual is
+        U (m, r), s (r,) float64 on the host, Vt (r, n), residual, method, columns. The residual is
         max_i max(‖A v_i - s_i u_i‖, ‖Aᵀ u_i - s_i v_i‖) / s₁, measured in float64 with the vectors returned.
     """
-    choose("method", method, ("auto", "exact", "gram", "quick"))
-    choose("signs", signs, ("left", "right"))
     xp, _ = place_of("A", A)
+    _check_options(rank, tol, frobenius_tol, method, oversampling, iterations, signs, max_columns)
     check_matrix("A", A)
-    check_count("rank", rank, 0)
-    check_count("oversampling", oversampling, 0)
-    check_count("iterations", iterations, 0)
-    if not tol >= 0:
-        raise InvalidArgument("tol", f"must be ≥ 0, is {tol}")
-    if not 0 <= frobenius_tol < 1:
-        raise InvalidArgument("frobenius_tol", f"must be in [0, 1), is {frobenius_tol}")
-    if method == "quick" and frobenius_tol > 0:
-        raise InvalidArgument("frobenius_tol", 'needs all singular values; method "quick" does not compute them')
-
+    _check_tail(frobenius_tol, method, A.dtype == xp.float64)
     longer, side = max(A.shape), min(A.shape)
     rank = min(rank, side) or side
     A, e = _in_range(A)
+    quick = (iterations + 1) * (rank + oversampling)
+    reach = 4 * (EPS if A.dtype == xp.float64 else 2.0**-23)
 
-    def run(name: str) -> dict[str, Any]:
+    def run(name: str, limit: int = 0) -> dict[str, Any]:
+        columns, residual = 0, None
         if name == "exact":
             triplets = _exact(A, rank, frobenius_tol)
         elif name == "gram":
             triplets = _gram(A, rank, frobenius_tol)
         else:
-            triplets = _quick(A, rank, seed, oversampling, iterations)
-        return _finished(A, e, triplets, name, signs)
+            square = float(xp.linalg.vector_norm(float64(A))) ** 2 if frobenius_tol > 0 else 0.0
+            U, s, V, residual, columns = krylov(
+                Dense(A, xp),
+                rank,
+                tol,
+                frobenius_tol,
+                square,
+                seed,
+                limit,
+                name == "quick",
+                rank + oversampling if name == "quick" else 0,
+            )
+            triplets = U, s, xp.matrix_transpose(V)
+        return _finished(A, e, triplets, name, signs, residual) | {"columns": columns}
 
+    if method == "krylov":
+        result = run("krylov", max_columns or 10 * side + 64)
+        _check_converged(result, tol, reach)
+        return result
     if method != "auto":
-        return run(method)
-    if A.dtype == xp.float32 and (rank < side or longer >= 2 * side):
+        return run(method, quick)
+    cost = costs(longer, side, rank, A.dtype == xp.float32)
+    direct = cost["gram"] or cost["exact"]
+    if rank < side and frobenius_tol == 0 and tol >= reach and cost["krylov"] < direct:
+        result = run("krylov", max_columns or int(2 * direct / cost["krylov"] * cost["columns"]))
+        if result["residual"] <= tol:
+            return result
+    if cost["gram"]:
         result = run("gram")
         if result["residual"] <= tol and result["s"][-1] >= 1e-4 * result["s"][0]:
             return result
     return run("exact")
+
+
+def costs(longer: int, side: int, rank: int, single: bool) -> dict[str, float]:
+    """Seconds that each method takes; 0 where it does not serve. The compiled core's model: see svd_costs.cpp."""
+    m, n, k = float(longer), float(side), float(rank)
+    rate = 8e10 if single else 4e10
+    width = 8 if rank <= 32 else 16
+    columns, depth = float(int(min(n, 6 * k + 8 * width))), min(n, 3 * k + 8 * width)
+    gram = 0.0
+    if single and (rank < side or longer >= 2 * side):
+        gram = m * n**2 / 5e10 + n**3 * (7e-11 + 2.3e-10 * min(1.0, 2 * k / n)) + 2 * m * n * k / 5e10
+    return {
+        "exact": (3.4e-10 if single else 5.7e-10) * n**3 + 6 * (m - n) * n**2 / (1e11 if single else 5e10),
+        "gram": gram,
+        "krylov": 4 * m * n * columns / rate
+        + 2.4 * n * min(columns, depth) * columns / rate
+        + 8e-10 * depth**3
+        + 6 * m * n * k / rate
+        + 1.2e-4 * columns / width,
+        "columns": columns,
+    }
+
+
+def svd_operator(
+    rows: int,
+    cols: int,
+    dtype: str,
+    matmat: Callable[..., Any],
+    rmatmat: Callable[..., Any],
+    rank: int,
+    tol: float,
+    frobenius_tol: float,
+    method: str,
+    seed: int,
+    oversampling: int,
+    iterations: int,
+    signs: str,
+    max_columns: int = 0,
+) -> dict[str, Any]:
+    """`svd` of a linear operator in host memory, given its products with blocks and its transpose's."""
+    choose("dtype", dtype, ("float32", "float64"))
+    _check_options(rank, tol, frobenius_tol, method, oversampling, iterations, signs, max_columns)
+    _check_tail(frobenius_tol, "krylov", dtype == "float64")
+    M = Functions((rows, cols), dtype, matmat, rmatmat)
+    return _of_map(M, rank, tol, frobenius_tol, method, seed, oversampling, iterations, signs, max_columns)
+
+
+def svd_product(
+    factors: list[Array],
+    rank: int,
+    tol: float,
+    frobenius_tol: float,
+    method: str,
+    seed: int,
+    oversampling: int,
+    iterations: int,
+    signs: str,
+    max_columns: int = 0,
+) -> dict[str, Any]:
+    """`svd` of a product of matrices, which is not formed."""
+    if not factors:
+        raise InvalidArgument("factors", "must be at least one matrix")
+    xp, _ = place_of("factors", factors[0])
+    _check_options(rank, tol, frobenius_tol, method, oversampling, iterations, signs, max_columns)
+    _check_tail(frobenius_tol, "krylov", factors[0].dtype == xp.float64)
+    for i, F in enumerate(factors):
+        same_place("factors", F, factors[0], "factors")
+        check_matrix("factors", F)
+        if i and factors[i - 1].shape[1] != F.shape[0]:
+            raise InvalidArgument(
+                "factors",
+                f"factor {i} of shape {tuple(F.shape)} does not fit the one before it, of shape "
+                f"{tuple(factors[i - 1].shape)}",
+            )
+    M = Chain(factors, xp)
+    return _of_map(M, rank, tol, frobenius_tol, method, seed, oversampling, iterations, signs, max_columns)
+
+
+def _of_map(
+    inner: LinearMap,
+    rank: int,
+    tol: float,
+    frobenius_tol: float,
+    method: str,
+    seed: int,
+    oversampling: int,
+    iterations: int,
+    signs: str,
+    max_columns: int,
+) -> dict[str, Any]:
+    if method in ("exact", "gram"):
+        raise InvalidArgument(
+            "method", "an operator is served by krylov and quick, not by methods that need its entries"
+        )
+    if rank == 0 and frobenius_tol == 0:
+        raise InvalidArgument("rank", "must be given for an operator, unless frobenius_tol is")
+    M, xp, side = Checked(inner), inner.xp, min(inner.shape)
+    rank, quick = min(rank, side) or side, method == "quick"
+    square = 0.0
+    if frobenius_tol > 0:  # ‖A‖² from the images of the identity
+        turned = M.shape[0] < M.shape[1]
+        for first in range(0, side, 64):
+            w = min(64, side - first)
+            block = np.zeros((side, w))
+            block[first : first + w] = np.eye(w)
+            image = M.apply(to_device(block, xp, M.place, dtype=M.dtype), turned)
+            square += float(xp.sum(float64(image) ** 2))
+    limit = (iterations + 1) * (rank + oversampling) if quick else max_columns or 10 * side + 64
+    widest = rank + oversampling if quick else 0
+    U, s, V, residual, columns = krylov(M, rank, tol, frobenius_tol, square, seed, limit, quick, widest)
+    sign = signs_of_largest(U if signs == "left" else V)
+    result = {
+        "U": U * sign[None, :],
+        "s": s / M.scale,
+        "Vt": xp.matrix_transpose(V * sign[None, :]),
+        "residual": residual,
+        "method": "quick" if quick else "krylov",
+        "columns": columns,
+    }
+    if not quick:
+        _check_converged(result, tol, 4 * (EPS if M.dtype == xp.float64 else 2.0**-23))
+    return result
+
+
+def _check_converged(result: dict[str, Any], tol: float, reach: float) -> None:
+    if result["residual"] > tol:
+        raise NotConverged(
+            f"svd by block Krylov: residual {result['residual']:.3g} of s_1 after {result['columns']} columns, tol is "
+            f"{tol:.3g}; data of this precision reach about {reach:.1g}"
+        )
+
+
+def _check_options(
+    rank: int,
+    tol: float,
+    frobenius_tol: float,
+    method: str,
+    oversampling: int,
+    iterations: int,
+    signs: str,
+    max_columns: int,
+) -> None:
+    choose("method", method, ("auto", "exact", "gram", "krylov", "quick"))
+    choose("signs", signs, ("left", "right"))
+    check_count("rank", rank, 0)
+    check_count("oversampling", oversampling, 0)
+    check_count("iterations", iterations, 0)
+    check_count("max_columns", max_columns, 0)
+    if not tol >= 0:
+        raise InvalidArgument("tol", f"must be ≥ 0, is {tol}")
+    if not 0 <= frobenius_tol < 1:
+        raise InvalidArgument("frobenius_tol", f"must be in [0, 1), is {frobenius_tol}")
+    if method == "quick" and frobenius_tol > 0:
+        raise InvalidArgument(
+            "frobenius_tol", 'needs singular values that have converged; those of method "quick" have not'
+        )
+
+
+def _check_tail(frobenius_tol: float, method: str, double: bool) -> None:
+    # ‖A‖² minus the squares of the leading values keeps that square of the norm, times some ε
+    least = 1e-7 if double else 2e-3
+    if method == "krylov" and 0 < frobenius_tol < least:
+        raise InvalidArgument(
+            "frobenius_tol",
+            f"method krylov resolves tails from {least:.1g} of ‖A‖_F on in this precision, is {frobenius_tol:.3g}",
+        )
 
 
 def svd_batch(A: Array, *options: Any) -> list[dict[str, Any]]:
@@ -205,22 +395,10 @@ def _gram(A: Array, rank: int, frobenius_tol: float) -> Triplets:
     return xp.take(U, at, axis=1), np.abs(diagonal)[order], xp.matrix_transpose(xp.take(V, at, axis=1))
 
 
-def _quick(A: Array, rank: int, seed: int, oversampling: int, iterations: int) -> Triplets:
-    xp = array_namespace(A)
-    At = xp.matrix_transpose(A)
-    k = min(rank + oversampling, *A.shape)
-    start = normals(A.shape[1], k, seed, xp=xp, device=device(A))
-    # Q: an orthonormal basis (m, k) of the range of (A Aᵀ)^iterations A Ω, made so after every product
-    Q = orthonormal(A @ xp.astype(start, A.dtype))
-    for _ in range(iterations):
-        Q = orthonormal(A @ orthonormal(At @ Q))
-    # A ≈ Q Qᵀ A, and the SVD of the small QᵀA
-    U, s, Vt = svd_thin(xp.matrix_transpose(Q) @ A)
-    return Q @ U[:, :rank], s[:rank], Vt[:rank, :]
-
-
-def _finished(A: Array, e: int, triplets: Triplets, method: str, signs: str) -> dict[str, Any]:
-    """The result, in the precision of A: signs fixed, residual measured, scale put back."""
+def _finished(
+    A: Array, e: int, triplets: Triplets, method: str, signs: str, residual: float | None = None
+) -> dict[str, Any]:
+    """The result, in the precision of A: signs fixed, residual measured where it has not been, scale put back."""
     xp = array_namespace(A)
     U, s, Vt = triplets
     U, Vt = xp.astype(U, A.dtype), xp.astype(Vt, A.dtype)
@@ -230,7 +408,8 @@ def _finished(A: Array, e: int, triplets: Triplets, method: str, signs: str) -> 
         values = np.ldexp(s, e)
     if not np.isfinite(values).all():
         raise InvalidArgument("A", "its singular values overflow float64; rescale")
-    return {"U": U, "s": values, "Vt": Vt, "residual": _residual(A, U, s, Vt), "method": method}
+    measured = _residual(A, U, s, Vt) if residual is None else residual
+    return {"U": U, "s": values, "Vt": Vt, "residual": measured, "method": method}
 
 
 def _residual(A: Array, U: Array, s: Host, Vt: Array) -> float:

@@ -44,6 +44,7 @@ template <class T>
 class Products : public Elementwise<T> {
  public:
   void multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const T> B, T beta, Mat<T> C) override;
+  void multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X, Mat<T> Y, Mat<T> Z) override;
   void multiply_batched(Op op_a, Op op_b, T alpha, Mat<const T> A, index_t stride_a, Mat<const T> B, index_t stride_b,
                         T beta, Mat<T> C, index_t stride_c, index_t batch) override;
   void accumulate_outer(Op op, T alpha, Mat<const T> A, T beta, Mat<T> C) override;
