@@ -6,5 +6,6 @@
 #include "brockett/descramble.hpp"       // IWYU pragma: export
 #include "brockett/error.hpp"            // IWYU pragma: export
 #include "brockett/matrix_view.hpp"      // IWYU pragma: export
+#include "brockett/patch_autocorrelation.hpp"  // IWYU pragma: export
 #include "brockett/penalty.hpp"          // IWYU pragma: export
 #include "brockett/svd.hpp"              // IWYU pragma: export
