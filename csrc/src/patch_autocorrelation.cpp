@@ -99,10 +99,10 @@ struct PatchAutocorrelation::Impl {
       }
       Buffer<double> column(la(), b * layout.taps, 1);
       la().upload(own.data(), column);
-      for (index_t t = 0; t < layout.taps; ++t) {  // the blocks of t with 0 … t lie side by side
-        const Mat<const double> of_tap(column.data() + t * b, b, 1), row(column.data(), 1, b * (t + 1));
-        la().multiply(Op::none, Op::none, alpha, of_tap, row, 1.0,
-                      Mat<double>(blocks.data + layout.at(bundle, t, 0), b, b * (t + 1)));
+      for (index_t t = 0; t < layout.taps; ++t) {  // the blocks of t with 0 … t lie on top of each other
+        const Mat<const double> of_tap(column.data() + t * b, 1, b, 1), all(column.data(), b * (t + 1), 1);
+        la().multiply(Op::none, Op::none, alpha, all, of_tap, 1.0,
+                      Mat<double>(blocks.data + layout.at(bundle, t, 0), b * (t + 1), b));
       }
     }
   }
@@ -191,10 +191,10 @@ struct PatchAutocorrelation::Impl {
     for (index_t t = 0; t < taps; ++t) {
       for (index_t other = 0; other <= t; ++other) {
         const index_t block = layout.at(bundle, t, other) - bundle.offset;
+        const index_t ld = PatchBlocks::ld(bundle, t);
         for (index_t j = 0; j < layout.group_channels; ++j) {
           for (index_t i = t == other ? j : 0; i < layout.group_channels; ++i) {
-            f(static_cast<std::size_t>(block + first + i + (first + j) * bundle.channels), i * taps + t,
-              j * taps + other);
+            f(static_cast<std::size_t>(block + first + i + (first + j) * ld), j * taps + t, i * taps + other);
           }
         }
       }
@@ -260,8 +260,9 @@ PatchAutocorrelation::PatchAutocorrelation(const Context& context, const PatchAu
   for (const auto& bundle : impl.layout.bundles) {
     for (index_t t = 0; t < impl.layout.taps; ++t) {
       double* block = store.data() + impl.layout.at(bundle, t, t);
+      const index_t ld = PatchBlocks::ld(bundle, t);
       for (index_t j = 0; j < bundle.channels; ++j) {
-        for (index_t i = 0; i < j; ++i) block[i + j * bundle.channels] = block[j + i * bundle.channels];
+        for (index_t i = 0; i < j; ++i) block[i + j * ld] = block[j + i * ld];
       }
     }
   }

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
+#include <span>
 
 #include "check.hpp"
 #include "linalg/linalg.hpp"
@@ -20,8 +22,12 @@ namespace {
 using Piece = PatchAxis::Piece;
 using Phase = PatchAxis::Phase;
 
-// Doubles of the padded images that are held at once (64 MiB).
-constexpr index_t kChunk = index_t{1} << 23;
+// Doubles of the padded images that are held at once (8 MiB): they stay in the last cache.
+constexpr index_t kChunk = index_t{1} << 20;
+// Doubles of a factor that one product reads.
+constexpr index_t kStretch = index_t{1} << 13;
+// Rows of a product of stacked lags: with 64 rows BLAS spends a quarter of its time on packing the factors.
+constexpr index_t kStacked = 384;
 // Products of fewer channels than this run below half of the rate of large ones: 5 GFLOP/s at 3 channels, 13 at 4, 37 at 8,
 // 45 at 64 (Zen 4, OpenBLAS 0.3.34, inner dimension 1024).
 constexpr index_t kFewChannels = 8;
@@ -283,10 +289,9 @@ class Chunk {
     return std::any_of(taps.begin(), taps.end(), [&](index_t t) { return t - lag >= 0 && t - lag < kernel; });
   }
 
-  /// One product sum_f a_f b_f^T, and the pairs of taps it is for.
+  /// One product sum_f b_f a_f^T of a strip a and its partner b, and the pairs of taps it is for.
   struct Product {
     const double* partner;
-    Mat<double> target;
     std::vector<Pair> pairs;
   };
 
@@ -296,53 +301,74 @@ class Chunk {
                 const std::map<std::pair<std::size_t, index_t>, Buffer<double>>& gathered) {
     if (!reachable(piece_r.taps, lag_r, rows_.kernel)) return;
     const auto row = rows_.partner(rows_.phases[r], lag_r);
-    const index_t channels = x_.channels, n = bundle.channels, line = x_.n_images * strip.pitch;
+    const bool wide = is_wide(piece_c, pitch_);
+    const index_t channels = x_.channels, line = x_.n_images * strip.pitch;
     const index_t begin = piece_r.first * line + strip.first;
     const index_t end = (piece_r.last * x_.n_images - 1) * strip.pitch + strip.last;
     std::vector<Product> products;
-    index_t several = 0;
     for (index_t lag_c = lag_r ? 1 - cols_.kernel : 0; lag_c < cols_.kernel; ++lag_c) {
       auto pairs = pairs_of(rows_, cols_, piece_r, piece_c, lag_r, lag_c);
       if (pairs.empty()) continue;
       const double* partner;
-      if (is_wide(piece_c, pitch_)) {
+      if (wide) {
         const auto col = cols_.partner(cols_.phases[c], lag_c);
         partner = phase(row.phase, col.phase).data + (begin + row.shift * line + col.shift) * channels;
       } else {
         partner = gathered.at({row.phase, lag_c}).data() + (begin + row.shift * line) * channels;
       }
-      several += pairs.size() > 1;
-      products.push_back({partner + bundle.first, {}, std::move(pairs)});
+      products.push_back({partner + bundle.first, std::move(pairs)});
     }
-    // a product that many pairs share is summed once, aside
-    Buffer<double> sums(la_, n, n * several);
+    if (products.empty()) return;
+    std::sort(products.begin(), products.end(),
+              [](const Product& a, const Product& b) { return std::less<>()(a.partner, b.partner); });
+    const Mat<const double> a(strip.data.data + begin * channels + bundle.first, bundle.channels, end - begin,
+                              channels);
+    // lags side by side make one product
+    const index_t most = wide && bundle.channels == channels ? std::max<index_t>(1, kStacked / channels) : 1;
+    for (std::size_t first = 0, last; first < products.size(); first = last) {
+      last = first + 1;
+      while (last < products.size() && static_cast<index_t>(last - first) < most &&
+             products[last].partner == products[last - 1].partner + channels) {
+        ++last;
+      }
+      add_window(a, {products.data() + first, last - first}, bundle);
+    }
+  }
+
+  // Products whose partners begin one, two, … columns later. A run of w columns of b is a column of w channels entries in a
+  // matrix with w times fewer columns, which one product joins with every w-th column of a: for each of the w residues.
+  void add_window(Mat<const double> a, std::span<const Product> products, const PatchBlocks::Bundle& bundle) {
+    const auto w = static_cast<index_t>(products.size());
+    const index_t n = bundle.channels, channels = x_.channels;
+    const bool direct = w == 1 && products[0].pairs.size() == 1;
+    Buffer<double> sums(la_, direct ? 0 : w * n, n);
     la_.fill(sums, 0.0);
-    index_t used = 0;
-    for (Product& p : products) {
-      p.target = p.pairs.size() > 1 ? sums.mat().columns(n * used++, n) : block(bundle, p.pairs.front());
-    }
-    // pieces that stay in the cache for all lags
-    const index_t stretch = stretch_length(n);
-    for (index_t f = begin; f < end; f += stretch) {
-      const index_t count = std::min(stretch, end - f);
-      const Mat<const double> a(strip.data.data + f * channels + bundle.first, n, count, channels);
-      for (const Product& p : products) {
-        const Mat<const double> b(p.partner + (f - begin) * channels, n, count, channels);
-        la_.multiply(Op::none, Op::transpose, 1.0, a, b, 1.0, p.target);
+    const Mat<double> target = direct ? block(bundle, products[0].pairs[0]) : sums.mat();
+    const index_t stretch = stretch_length(n) * w;  // pieces that stay in the cache
+    for (index_t f = 0; f < a.cols; f += stretch) {
+      const index_t count = std::min(stretch, a.cols - f);
+      for (index_t residue = 0; residue < std::min(w, count); ++residue) {
+        const index_t columns = (count - residue + w - 1) / w, at = (f + residue) * channels;
+        const Mat<const double> every(a.data + at, n, columns, w * channels);
+        const Mat<const double> runs(products[0].partner + at, w == 1 ? n : w * channels, columns, w * channels);
+        la_.multiply(Op::none, Op::transpose, 1.0, runs, every, 1.0, target);
       }
     }
-    for (const Product& p : products) {
-      if (p.pairs.size() == 1) continue;
-      for (const Pair& pair : p.pairs) la_.add(1.0, p.target, block(bundle, pair));
+    if (direct) return;
+    for (index_t j = 0; j < w; ++j) {
+      for (const Pair& pair : products[static_cast<std::size_t>(j)].pairs) {
+        la_.add(1.0, sums.mat().block(j * n, 0, n, n), block(bundle, pair));
+      }
     }
   }
 
   Mat<double> block(const PatchBlocks::Bundle& bundle, const Pair& pair) const {
-    return {into_.blocks.data() + layout_.at(bundle, pair.tap, pair.other), bundle.channels, bundle.channels};
+    return {into_.blocks.data() + layout_.at(bundle, pair.tap, pair.other), bundle.channels, bundle.channels,
+            PatchBlocks::ld(bundle, pair.tap)};
   }
 
   index_t stretch_length(index_t n) const {
-    const index_t length = std::clamp<index_t>((index_t{1} << 16) / n, 384, 8192);
+    const index_t length = std::clamp<index_t>(kStretch / n, 192, 4096);
     const auto bytes = static_cast<std::size_t>(length * n) * sizeof(double);
     return length * std::max<index_t>(1, context_.backend().batch_size(bytes));
   }

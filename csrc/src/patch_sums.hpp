@@ -19,10 +19,12 @@ struct PatchBlocks {
   };
 
   explicit PatchBlocks(const PatchParams& params);
-  /// First element of sum_p x(p + t) x(p + t')^T, channels x channels, column-major, packed.
+  /// First element of sum_p x(p + t') x(p + t)^T, channels x channels, column-major. The blocks of t with t' = 0 … t lie on
+  /// top of each other: ld(bundle, t) apart from column to column.
   index_t at(const Bundle& bundle, index_t t, index_t other) const {
-    return bundle.offset + (t * (t + 1) / 2 + other) * bundle.channels * bundle.channels;
+    return bundle.offset + (t * (t + 1) / 2 * bundle.channels + other) * bundle.channels;
   }
+  static index_t ld(const Bundle& bundle, index_t t) { return (t + 1) * bundle.channels; }
   const Bundle& of_group(index_t group) const { return bundles[static_cast<std::size_t>(group / bundled_groups)]; }
 
   index_t taps = 0;

@@ -11,6 +11,7 @@ namespace brockett::python {
 void bind_errors(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 void bind_autocorrelation(pybind11::module_& m);
+void bind_patch_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
 void bind_descramble(pybind11::module_& m);

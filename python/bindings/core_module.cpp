@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   bind_errors(m);
   bind_machine(m);
   bind_autocorrelation(m);
+  bind_patch_autocorrelation(m);
   bind_svd(m);
   bind_penalty(m);
   bind_descramble(m);
