@@ -10,5 +10,6 @@ PYBIND11_MODULE(_core, m) {
   bind_patch_autocorrelation(m);
   bind_svd(m);
   bind_penalty(m);
+  bind_convolution(m);
   bind_descramble(m);
 }

@@ -3,6 +3,7 @@
 
 #include "brockett/autocorrelation.hpp"  // IWYU pragma: export
 #include "brockett/context.hpp"          // IWYU pragma: export
+#include "brockett/convolution.hpp"  // IWYU pragma: export
 #include "brockett/descramble.hpp"       // IWYU pragma: export
 #include "brockett/error.hpp"            // IWYU pragma: export
 #include "brockett/matrix_view.hpp"      // IWYU pragma: export
