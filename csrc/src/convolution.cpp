@@ -179,6 +179,8 @@ class Largest {
 };
 
 // The eigenvalues that are among the largest: best first, the frequency of the largest upper bound is refined or solved.
+// Where refining does not rule out half of what it is tried on (the frequencies of a random kernel are much alike), it is
+// given up.
 index_t solve_largest(const Solver& solver, index_t r, const std::vector<Frequency>& all, Largest& best) {
   struct Candidate {
     double bound;
@@ -191,21 +193,28 @@ index_t solve_largest(const Solver& solver, index_t r, const std::vector<Frequen
   std::vector<Candidate> heap;
   for (std::size_t i = 0; i < all.size(); ++i) heap.push_back({rough[i], false, all[i]});
   std::make_heap(heap.begin(), heap.end());
+  const auto is_open = [&] { return !heap.empty() && heap.front().bound > best.least(); };
   index_t solved = 0;
   std::size_t most = 4;  // few at first: each may rule out many
-  while (!heap.empty() && heap.front().bound > best.least()) {
+  bool refining = true;
+  while (is_open()) {
     std::vector<Frequency> refine, solve;
-    while (!heap.empty() && heap.front().bound > best.least() && refine.size() < 2 * kBatch && solve.size() < most) {
+    while (is_open() && refine.size() < kBatch && solve.size() < most) {
       std::pop_heap(heap.begin(), heap.end());
-      (heap.back().refined ? solve : refine).push_back(heap.back().f);
+      // before anything is solved nothing can be ruled out
+      const bool worth_it = refining && !heap.back().refined && best.least() > 0;
+      (worth_it ? refine : solve).push_back(heap.back().f);
       heap.pop_back();
     }
     std::vector<double> bounds(refine.size()), values(solve.size() * static_cast<std::size_t>(r));
     solver.bounds(refine, kSquarings, bounds.data());
+    std::size_t left = 0;
     for (std::size_t i = 0; i < refine.size(); ++i) {
       heap.push_back({bounds[i], true, refine[i]});
       std::push_heap(heap.begin(), heap.end());
+      left += bounds[i] > best.least();
     }
+    refining = refining && 2 * left <= refine.size();
     solver.eigenvalues(solve, values.data());
     for (std::size_t i = 0; i < values.size(); ++i) {
       best.put(values[i], solve[i / static_cast<std::size_t>(r)].copies);

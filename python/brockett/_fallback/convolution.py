@@ -13,13 +13,11 @@ from ._arrays import Array, check_magnitude, check_matrix, exponent, float64, ma
 Pair = tuple[int, int]
 
 
-def operator_singular_values(
-    K: Array, kernel: Pair, grid: Pair, stride: Pair, groups: int, top: int
-) -> dict[str, Any]:
-    """Singular values of the periodic convolution with K (out, in / groups · k₁ k₂), unfolded; the largest `top` or all.
+def operator_singular_values(K: Array, kernel: Pair, grid: Pair, stride: Pair, groups: int, top: int) -> dict[str, Any]:
+    """Singular values of the periodic convolution with K (out, in / groups · k₁ k₂), unfolded; `top` of them or all.
 
-    A stride makes an input channel s₁ s₂ channels, one for each residue of the positions, over the grid n / s. There the
-    operator falls apart into H(f) = Σ_q K_q exp(-i f·q), and the frequencies f and -f have conjugate matrices.
+    A stride makes an input channel s₁ s₂ channels, one for each residue of the positions, over the grid n / s. There
+    the operator falls apart into H(f) = Σ_q K_q exp(-i f·q), and the frequencies f and -f have conjugate matrices.
     """
     check_matrix("K", K)
     taps, out = kernel[0] * kernel[1], K.shape[0]
@@ -49,7 +47,8 @@ def operator_singular_values(
         s = to_host(xp.linalg.svdvals(H)).ravel()
         values.extend([s] * copies)
     found = np.sort(np.concatenate(values))[::-1] * 2.0**e
-    return {"values": found[:top].copy() if top else found.copy(), "n_transfer": groups * len(half), "n_solved": groups * len(half)}
+    n = groups * len(half)
+    return {"values": found[:top].copy() if top else found.copy(), "n_transfer": n, "n_solved": n}
 
 
 def channel_gram(W: Array) -> Array:

@@ -1,9 +1,9 @@
 """Streaming autocorrelation of the patches that a convolution sees, over any array namespace.
 
-Tap t of a kernel, at (t₁, t₂), reads in window o the padded image at stride · o + dilation · t: over all windows that is
-a slice x_t of the image, (channels, images · windows) once flattened. The block of R between taps t and t' is x_t x_t'ᵀ,
-so patches are never put together: two slices at a time are in memory. (The compiled engine saves most of these products,
-as many of them are nearly the same sum.)
+Tap t of a kernel, at (t₁, t₂), reads in window o the padded image at stride · o + dilation · t: over all windows that
+is a slice x_t of the image, (channels, images · windows) once flattened. The block of R between taps t and t' is x_t
+x_t'ᵀ, so patches are never put together: two slices at a time are in memory. (The compiled engine saves most of these
+products, as many of them are nearly the same sum.)
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ class PatchAccumulator:
 
     # --- accumulation -------------------------------------------------------------------------------------------------
 
-    def update(
-        self, X: Array, height: int, width: int, weights: Host | None = None, bfloat16: bool = False
-    ) -> None:
+    def update(self, X: Array, height: int, width: int, weights: Host | None = None, bfloat16: bool = False) -> None:
         """Add the patches of images X (n_images, channels · height · width); on an error nothing has changed."""
         xp, place = place_of("X", X)
         if xp is not self._xp or place != self._device:
@@ -144,9 +142,7 @@ class PatchAccumulator:
         with quiet():
             totals = [
                 joined(total, part, self._center)
-                for total, part in zip(
-                    self._totals or [None] * self._groups, self._moments(images, w, windows), strict=True
-                )
+                for total, part in zip(self._each(), self._moments(images, w, windows), strict=True)
             ]
         self._commit(totals, "X" if weights is None else "weights")
         self._largest = max(self._largest, magnitude)
@@ -175,7 +171,8 @@ class PatchAccumulator:
         each = None if w is None else to_device(w, xp, self._device)
         pivot = None
         if self._center:  # the mean of each channel, so that no digits cancel
-            share = xp.full((n,), 1.0 / n, dtype=xp.float64, device=self._device) if each is None else each / w.sum()
+            even = xp.full((n,), 1.0, dtype=xp.float64, device=self._device) if each is None else each
+            share = even / xp.sum(even)
             pivot = share @ xp.mean(xp.reshape(images, (n, channels, height * width)), axis=2)
             images = images - pivot[None, :, None, None]
         padded = self._pad(images, pivot)
@@ -243,10 +240,7 @@ class PatchAccumulator:
         if not other._totals:
             return
         with quiet():
-            totals = [
-                joined(mine, its, self._center)
-                for mine, its in zip(self._totals or [None] * self._groups, other._totals, strict=True)
-            ]
+            totals = [joined(mine, its, self._center) for mine, its in zip(self._each(), other._totals, strict=True)]
         self._commit(totals, "other")
         self._largest = max(self._largest, other._largest)
 
@@ -296,9 +290,14 @@ class PatchAccumulator:
         missing = [name for name in (*_PARAMS, "n_samples", "weight", "mean", "moment") if name not in state]
         if missing:
             raise InvalidArgument("state", f"lacks {', '.join(missing)}")
+        kernel, stride, dilation = ((int(state[name][0]), int(state[name][1])) for name in _PARAMS[1:4])
+        top, bottom, left, right = (int(p) for p in state["padding"])
         acc = PatchAccumulator(
             int(state["in_channels"]),
-            *(tuple(int(i) for i in state[name]) for name in ("kernel", "stride", "dilation", "padding")),  # type: ignore[arg-type]
+            kernel,
+            stride,
+            dilation,
+            (top, bottom, left, right),
             int(state["groups"]),
             bool(state["circular"]),
             bool(state["center"]),
@@ -340,6 +339,9 @@ class PatchAccumulator:
                 raise InvalidArgument(argument, "the weighted sum overflows float64; rescale")
         self._totals = totals
 
+    def _each(self) -> list[Moments | None]:
+        return [*self._totals] if self._totals else [None] * self._groups
+
     def _filled(self) -> list[Moments]:
         if not self._totals:
             raise InvalidArgument("PatchAutocorrelation", "no images have been accumulated")
@@ -358,7 +360,7 @@ class PatchAccumulator:
             raise InvalidArgument("weights", "the weighted sum leaves float64; rescale the weights")
 
 
-def _check_finite(X: Array, rows: Host | None) -> None:
+def _check_finite(X: Array, rows: Any) -> None:
     xp = array_namespace(X)
     finite = xp.isfinite(X)
     if xp.all(finite):
