@@ -42,10 +42,6 @@ const char* precision_word(const AutocorrelationParams& p) {
   return "";
 }
 
-Place place_from(const py::object& device, std::uintptr_t stream) {
-  return device.is_none() ? Place{} : Place{device.cast<int>(), stream_from(stream)};
-}
-
 void update(Accumulator& acc, const ArrayRef& X, const py::object& weights, bool bfloat16) {
   const SampleView x = sample_view(X, "X", bfloat16);
   const double* w = vector_or_null(weights, "weights", x.n_samples);
@@ -60,13 +56,7 @@ void update(Accumulator& acc, const ArrayRef& X, const py::object& weights, bool
 void merge(Accumulator& acc, const Accumulator& other) {
   Workplace where("this accumulator", acc.place, {});
   where.add("other", other.place);
-  unlocked([&] {
-    if (acc.total.context().shared_backend() == other.total.context().shared_backend()) {
-      acc.total.merge(other.total);
-    } else {  // of another stream: by way of the host, O(n^2) as the sum itself
-      acc.total.merge(Autocorrelation(acc.total.context(), other.total.state()));
-    }
-  });
+  unlocked([&] { merge_totals(acc.total, other.total); });
 }
 
 Dict state(const Accumulator& acc) {
@@ -81,13 +71,6 @@ Dict state(const Accumulator& acc) {
   out["mean"] = to_numpy(std::move(s.mean));
   out["moment"] = to_numpy_square(std::move(s.moment), s.n_features);
   return out;
-}
-
-std::vector<double> host_numbers(const Dict& state, const char* name, index_t count) {
-  using Packed = py::array_t<double, py::array::c_style | py::array::forcecast>;
-  const auto a = py::cast<Packed>(state[name]);
-  if (a.size() != count) throw InvalidArgument(name, "expected " + std::to_string(count) + " numbers");
-  return std::vector<double>(a.data(), a.data() + a.size());
 }
 
 Accumulator from_state(const Dict& state, const py::object&, const py::object& device, std::uintptr_t stream) {

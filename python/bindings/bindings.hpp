@@ -12,8 +12,10 @@ void bind_errors(pybind11::module_& m);
 void bind_device_array(pybind11::module_& m);
 void bind_machine(pybind11::module_& m);
 void bind_autocorrelation(pybind11::module_& m);
+void bind_patch_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
+void bind_convolution(pybind11::module_& m);
 void bind_descramble(pybind11::module_& m);
 
 /// A penalty from its description, as the facade's penalty classes give it.

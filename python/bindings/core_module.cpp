@@ -8,7 +8,9 @@ PYBIND11_MODULE(_core, m) {
   bind_device_array(m);  // before those whose signatures name it
   bind_machine(m);
   bind_autocorrelation(m);
+  bind_patch_autocorrelation(m);
   bind_svd(m);
   bind_penalty(m);
+  bind_convolution(m);
   bind_descramble(m);
 }

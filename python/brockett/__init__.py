@@ -14,7 +14,7 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import penalty
+from . import convolution, penalty
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -31,6 +31,7 @@ from ._errors import (
     PrecisionWarning,
     Unsupported,
 )
+from ._patch_autocorrelation import PatchAutocorrelation
 from ._svd import (
     Product,
     SingularValuesInfo,
@@ -56,6 +57,7 @@ __all__ = [
     "NonFinite",
     "NotConverged",
     "OutOfMemory",
+    "PatchAutocorrelation",
     "PrecisionWarning",
     "Product",
     "SVDResult",
@@ -66,6 +68,7 @@ __all__ = [
     "autocorrelation",
     "brockett_cost",
     "collect",
+    "convolution",
     "descramble",
     "diagonalize",
     "engines",

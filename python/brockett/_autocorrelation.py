@@ -208,8 +208,8 @@ class Autocorrelation:
             space = self._space_for(operand)
             if self._device is None or operand.space.where != "host":  # else the engine streams it from host memory
                 operand = operand.in_space(space)
-            operand = _arrays.sample_rows(operand, self.n_features)
-            counted = _sample_weights(operand, weights, mask)
+            operand = self._rows(operand)
+            counted = self._counted(operand, weights, mask)
             engine, total = self._engine, self._sum
             with _arrays.user_errors(operand, counted):
                 if engine is None or total is None:
@@ -218,9 +218,9 @@ class Autocorrelation:
                 elif self._space is None and space.where != "host":
                     # Loaded from a file into host memory, and now fed from a device.
                     engine = space.engine("X")
-                    total = engine.module.Accumulator.from_state(total.state(), **space.place())
+                    total = self._kind(engine).from_state(total.state(), **space.place())
                 if operand.array.shape[0] > 0:
-                    total.update(operand.array, None if counted is None else counted.array, bfloat16=operand.bfloat16)
+                    self._add(total, operand, None if counted is None else counted.array)
             self._engine, self._sum, self._space = engine, total, space
 
     def _space_for(self, operand: Operand) -> Space:
@@ -243,6 +243,25 @@ class Autocorrelation:
                 "accumulator for each, and merge them",
             )
         return space
+
+    # What an accumulator of another kind of samples has to say anew.
+
+    #: Name of the class in an engine, and what two accumulators that are merged must agree in.
+    _ENGINE_CLASS = "Accumulator"
+    _PARAMS: tuple[str, ...] = ("n_features", "center", "method", "precision")
+
+    def _kind(self, engine: Engine) -> Any:
+        return getattr(engine.module, self._ENGINE_CLASS)
+
+    def _rows(self, operand: Operand) -> Operand:
+        """The operand with one row for each thing that has a weight."""
+        return _arrays.sample_rows(operand, self.n_features)
+
+    def _counted(self, operand: Operand, weights: Any, mask: Any) -> Operand | None:
+        return _sample_weights(operand, weights, mask)
+
+    def _add(self, total: Any, operand: Operand, weights: Any) -> None:
+        total.update(operand.array, weights, bfloat16=operand.bfloat16)
 
     def merge(self, other: Autocorrelation) -> None:
         """Add what another accumulator holds; the other one is left as it is.
@@ -272,9 +291,9 @@ class Autocorrelation:
         >>> a.matrix().tolist(), a.n_samples
         ([[5.0]], 2)
         """
-        if not isinstance(other, Autocorrelation):
-            raise InvalidType("other", f"expected an Autocorrelation, got {type(other).__name__}")
-        for name in ("n_features", "center", "method", "precision"):
+        if type(other) is not type(self):
+            raise InvalidType("other", f"expected {_article(type(self).__name__)}, got {type(other).__name__}")
+        for name in self._PARAMS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise InvalidArgument("other", f"has {name}={theirs!r}, this accumulator has {name}={mine!r}")
@@ -291,7 +310,7 @@ class Autocorrelation:
                 # What was loaded from a file lies in host memory, and goes along.
                 engine = other._engine if space is None or other._space is not None else space.engine("other")
                 assert engine is not None
-                accumulator, place = engine.module.Accumulator, (space or HOST).place()
+                accumulator, place = self._kind(engine), (space or HOST).place()
                 total = accumulator.from_state((other if self._sum is None else self)._sum.state(), **place)
                 if self._sum is not None:
                     with _arrays.user_errors(rename={"X": "other"}):
@@ -307,7 +326,7 @@ class Autocorrelation:
             self._space = self._space or other._space
 
     def _new(self, engine: Engine, space: Space) -> Any:
-        return engine.module.Accumulator(self.n_features, self.center, self.method, self.precision, **space.place())
+        return self._kind(engine)(self.n_features, self.center, self.method, self.precision, **space.place())
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -419,10 +438,10 @@ class Autocorrelation:
                 engine = engine_for("host")
             except InvalidType:  # an engine is forced that serves no host arrays
                 engine = load("numpy")
-            self._sum, self._engine = engine.module.Accumulator.from_state(state), engine
+            self._sum, self._engine = self._kind(engine).from_state(state), engine
 
     def __getstate__(self) -> dict[str, Any]:
-        params = {name: getattr(self, f"_{name}") for name in ("n_features", "center", "method", "precision", "device")}
+        params = {name: getattr(self, f"_{name}") for name in self._PARAMS}
         return {"params": params, "state": self._state()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -522,6 +541,10 @@ def _check_device(device: _device.Device) -> None:
     """EngineUnavailable, or InvalidArgument: now, and not at the first of the samples."""
     load("cuda")
     load("cpu").module.cuda_device_info(device.ordinal)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _plain(array: npt.NDArray[Any], shape: tuple[int, ...], name: str) -> npt.NDArray[np.float64]:

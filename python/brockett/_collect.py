@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from typing import Any
 
 from . import _options
-from ._autocorrelation import Autocorrelation
+from ._autocorrelation import METHODS, PRECISIONS, Autocorrelation
 from ._errors import InvalidArgument, InvalidType, NonFinite, Unsupported
+from ._patch_autocorrelation import PatchAutocorrelation
 
 __all__ = ["collect"]
 
@@ -27,7 +28,7 @@ def collect(
     forward: Callable[[Any, Any], Any] | None = None,
     progress: bool | None = None,
 ) -> dict[str, Autocorrelation]:
-    """Autocorrelation of the inputs of every linear layer, over batches that are run through the module.
+    """Autocorrelation of the inputs of every linear and convolutional layer, over batches run through the module.
 
     Parameters
     ----------
@@ -38,13 +39,14 @@ def collect(
         A tensor is passed as the module's one argument; of a tuple or a list the first item is (a data loader gives
         (x, target)); a mapping is passed as keyword arguments.
     layers : sequence of str, optional
-        Names as in ``module.named_modules()``, of ``torch.nn.Linear`` layers; all of these by default.
+        Names as in ``module.named_modules()``, of ``torch.nn.Linear``, ``Conv1d`` and ``Conv2d`` layers; all of these
+        by default.
     center, method, precision
-        As in `Autocorrelation`.
+        As in `Autocorrelation`. Convolutions know method="gram" only, and always sum in double precision.
     mask : str or callable, optional
         Which positions count: a key of the batches (``"attention_mask"``) or a function of a batch, giving booleans of
-        shape (…, n_samples) as `Autocorrelation.update` takes them, for every layer collected. Without it padding
-        counts.
+        shape (…, n_samples) as `Autocorrelation.update` takes them, for every layer collected: of a convolution one for
+        each image. Without it padding counts.
     forward : callable, optional
         ``forward(module, batch)`` instead of the calls described above.
     progress : bool, optional
@@ -53,16 +55,17 @@ def collect(
     Returns
     -------
     accumulators : dict of str to Autocorrelation
-        By name of the layer (``""`` where `module` itself is one), in the module's order.
+        By name of the layer (``""`` where `module` itself is one), in the module's order. Those of convolutions are
+        `PatchAutocorrelation`.
 
     Raises
     ------
     InvalidArgument
-        No such layer, or a module without linear layers; a mask that does not fit the inputs of a layer.
+        No such layer, or a module without such layers; a mask that does not fit the inputs of a layer.
     NonFinite
         A NaN or Inf in the inputs of a layer, which is named.
     Unsupported
-        A layer that is not linear.
+        A layer that is neither linear nor a convolution, or a convolution with method="qr".
 
     Warns
     -----
@@ -91,19 +94,17 @@ def collect(
     if not isinstance(module, torch.nn.Module):
         raise InvalidType("module", f"expected a torch.nn.Module, got {type(module).__name__}")
     chosen = _chosen(module, layers, torch)
-    accumulators = {
-        name: Autocorrelation(layer.in_features, center, method, precision) for name, layer in chosen.items()
-    }
+    accumulators = {name: _accumulator(name, layer, center, method, precision, torch) for name, layer in chosen.items()}
     current: dict[str, Any] = {"mask": None}
 
     def hook(name: str) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
         accumulator = accumulators[name]
 
-        def add(_layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def add(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
             keep = current["mask"]
             try:
-                accumulator.update(x[None] if x.ndim == 1 else x, mask=keep)
+                accumulator.update(_as_seen(layer, x, torch), mask=keep)
             except NonFinite as error:
                 raise NonFinite(f"input of layer {name!r}", error.index) from error
             except InvalidArgument as error:
@@ -130,25 +131,64 @@ def collect(
     return accumulators
 
 
+def _accumulator(name: str, layer: Any, center: bool, method: str, precision: str, torch: Any) -> Autocorrelation:
+    if isinstance(layer, torch.nn.Linear):
+        return Autocorrelation(layer.in_features, center, method, precision)
+    if method == "qr":
+        raise Unsupported(
+            f"layers: {name!r} is a {type(layer).__name__}, which method='qr' does not know; name the linear layers"
+        )
+    _options.option("method", method, METHODS)
+    _options.option("precision", precision, PRECISIONS)
+    around = layer.padding_mode in ("zeros", "circular")
+    return PatchAutocorrelation(
+        layer.in_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding if around else 0,
+        layer.dilation,
+        layer.groups,
+        layer.padding_mode if around else "zeros",
+        center,
+    )
+
+
+def _as_seen(layer: Any, x: Any, torch: Any) -> Any:
+    """The input with its sample axis, and with what a layer pads it with by mirroring or repeating."""
+    if isinstance(layer, torch.nn.Linear):
+        return x[None] if x.ndim == 1 else x
+    if layer.padding_mode in ("zeros", "circular"):
+        return x
+    if isinstance(layer.padding, str):
+        amounts = [d * (k - 1) for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+        sides = [(0, 0) if layer.padding == "valid" else (total // 2, total - total // 2) for total in amounts]
+    else:
+        sides = [(p, p) for p in layer.padding]
+    return torch.nn.functional.pad(x, [p for pair in reversed(sides) for p in pair], mode=layer.padding_mode)
+
+
 def _chosen(module: Any, layers: Sequence[str] | None, torch: Any) -> dict[str, Any]:
     named = dict(module.named_modules())
-    linear = {name: layer for name, layer in named.items() if isinstance(layer, torch.nn.Linear)}
+    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
+    known = {name: layer for name, layer in named.items() if isinstance(layer, kinds)}
     if layers is None:
-        if not linear:
-            raise InvalidArgument("module", f"{type(module).__name__} has no torch.nn.Linear layers")
-        return linear
+        if not known:
+            raise InvalidArgument("module", f"{type(module).__name__} has no torch.nn.Linear, Conv1d or Conv2d layers")
+        return known
     if isinstance(layers, str):
         raise InvalidType("layers", f"expected a sequence of names, got the single name {layers!r}")
     for name in layers:
         if name not in named:
-            raise InvalidArgument("layers", f"there is no module {name!r}; linear layers are {list(linear)}")
-        if name not in linear:
+            raise InvalidArgument(
+                "layers", f"there is no module {name!r}; linear and convolutional layers are {list(known)}"
+            )
+        if name not in known:
             raise Unsupported(
-                f"layers: {name!r} is a {type(named[name]).__name__}; this release collects linear layers"
+                f"layers: {name!r} is a {type(named[name]).__name__}; linear layers, Conv1d and Conv2d are collected"
             )
     if not layers:
         raise InvalidArgument("layers", "expected at least one name, got none")
-    return {name: layer for name, layer in linear.items() if name in set(layers)}
+    return {name: layer for name, layer in known.items() if name in set(layers)}
 
 
 @contextlib.contextmanager

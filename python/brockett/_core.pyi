@@ -4,7 +4,7 @@ Compiled engine of brockett on BLAS/LAPACK. Private: use the functions of brocke
 from __future__ import annotations
 import numpy
 import typing
-__all__: list[str] = ['Accumulator', 'blas_info', 'brockett_cost', 'descramble', 'diagonalize', 'lib_dir', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'version', 'whitened_svd']
+__all__: list[str] = ['Accumulator', 'PatchAccumulator', 'blas_info', 'brockett_cost', 'channel_gram', 'descramble', 'diagonalize', 'lib_dir', 'operator_singular_values', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'version', 'whitened_svd']
 class Accumulator:
     """
     Streaming second moments. Not for use from two threads at once.
@@ -58,6 +58,50 @@ class Accumulator:
     @property
     def weight(self) -> float:
         ...
+class PatchAccumulator:
+    """
+    Streaming second moments of patches. Not for use from two threads at once.
+    """
+    @staticmethod
+    def from_state(state: dict[str, typing.Any], *, xp: typing.Any = None, device: typing.Any = None) -> PatchAccumulator:
+        """
+        From what state() gave.
+        """
+    def __init__(self, in_channels: typing.SupportsInt | typing.SupportsIndex, kernel: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], stride: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], dilation: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], padding: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], groups: typing.SupportsInt | typing.SupportsIndex, circular: bool, center: bool, *, xp: typing.Any = None, device: typing.Any = None) -> None:
+        ...
+    def group_state(self, group: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+        """
+        One group, as Accumulator.from_state takes it.
+        """
+    def matrix(self, group: typing.SupportsInt | typing.SupportsIndex) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+        """
+        R (n, n) of one group.
+        """
+    def mean(self) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+        """
+        E[x], groups x n.
+        """
+    def merge(self, other: PatchAccumulator) -> None:
+        """
+        Add what another one of the same parameters holds.
+        """
+    def state(self) -> dict[str, typing.Any]:
+        """
+        Everything held, as NumPy arrays and numbers.
+        """
+    def update(self, X: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], height: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, weights: typing.Any = None, bfloat16: bool = False) -> None:
+        """
+        Add the patches of images (n_images, channels height width), rows contiguous; bfloat16 comes as uint16.
+        """
+    @property
+    def n_features(self) -> int:
+        ...
+    @property
+    def n_samples(self) -> int:
+        ...
+    @property
+    def weight(self) -> float:
+        ...
 def blas_info() -> str:
     """
     Name, version, core type, integer width and threads of the BLAS library.
@@ -65,6 +109,10 @@ def blas_info() -> str:
 def brockett_cost(P: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], C: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], penalty: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """
     value and gradient.
+    """
+def channel_gram(W: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    W W^T in float64.
     """
 def descramble(W: typing.Any, source: dict[str, typing.Any], penalty: dict[str, typing.Any], group: str, gauge: str, P0: typing.Any, rank: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, starts: typing.SupportsInt | typing.SupportsIndex, max_sweeps: typing.SupportsInt | typing.SupportsIndex, dtype: str, verify: bool = True) -> dict[str, typing.Any]:
     """
@@ -77,6 +125,10 @@ def diagonalize(W: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], criterion
 def lib_dir() -> str:
     """
     Folder that libbrockett was loaded from.
+    """
+def operator_singular_values(K: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], kernel: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], grid: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], stride: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], groups: typing.SupportsInt | typing.SupportsIndex, top: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    """
+    Singular values of a periodic convolution, K unfolded.
     """
 def penalty_basis(spec: dict[str, typing.Any], n: typing.SupportsInt | typing.SupportsIndex) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
     """

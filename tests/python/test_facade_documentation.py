@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import brockett as bk
-from brockett import penalty
+from brockett import convolution, penalty
 
 MODULES = [
     "brockett",
@@ -21,7 +21,9 @@ MODULES = [
     "brockett._descramble",
     "brockett._engine",
     "brockett._errors",
+    "brockett._patch_autocorrelation",
     "brockett._svd",
+    "brockett.convolution",
     "brockett.penalty",
 ]
 
@@ -37,7 +39,11 @@ def test_examples_run(name: str) -> None:
 
 def functions() -> Iterator[tuple[str, Any]]:
     """Public functions, and public methods of public classes."""
-    spaces = [("", bk, bk.__all__), ("penalty.", penalty, penalty.__all__)]
+    spaces = [
+        ("", bk, bk.__all__),
+        ("convolution.", convolution, convolution.__all__),
+        ("penalty.", penalty, penalty.__all__),
+    ]
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None

@@ -3,10 +3,12 @@
 
 #include "brockett/autocorrelation.hpp"  // IWYU pragma: export
 #include "brockett/context.hpp"          // IWYU pragma: export
-#include "brockett/cuda.hpp"             // IWYU pragma: export
-#include "brockett/descramble.hpp"       // IWYU pragma: export
-#include "brockett/error.hpp"            // IWYU pragma: export
-#include "brockett/matrix_view.hpp"      // IWYU pragma: export
-#include "brockett/operator.hpp"         // IWYU pragma: export
+#include "brockett/convolution.hpp"  // IWYU pragma: export
+#include "brockett/cuda.hpp"  // IWYU pragma: export
+#include "brockett/descramble.hpp"  // IWYU pragma: export
+#include "brockett/error.hpp"  // IWYU pragma: export
+#include "brockett/matrix_view.hpp"  // IWYU pragma: export
+#include "brockett/operator.hpp"  // IWYU pragma: export
+#include "brockett/patch_autocorrelation.hpp"  // IWYU pragma: export
 #include "brockett/penalty.hpp"          // IWYU pragma: export
 #include "brockett/svd.hpp"              // IWYU pragma: export

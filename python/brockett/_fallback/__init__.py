@@ -7,9 +7,11 @@ CuPy arrays on a GPU, array-api-strict in the tests. To understand what brockett
 from __future__ import annotations
 
 from .autocorrelation import Accumulator
+from .convolution import channel_gram, operator_singular_values
 from .cost import brockett_cost
 from .descramble import descramble
 from .diagonalize import diagonalize
+from .patch_autocorrelation import PatchAccumulator
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
 from .svd import (
     normals,
@@ -24,10 +26,13 @@ from .svd import (
 
 __all__ = [
     "Accumulator",
+    "PatchAccumulator",
     "brockett_cost",
+    "channel_gram",
     "descramble",
     "diagonalize",
     "normals",
+    "operator_singular_values",
     "penalty_basis",
     "penalty_eigenvalues",
     "penalty_matrix",

@@ -188,7 +188,7 @@ class Accumulator:
         self._check_place(X)
         if X.ndim != 2 or X.shape[1] != self._n:
             raise InvalidArgument("X", f"must have shape (n_samples, {self._n}), has {tuple(X.shape)}")
-        w = _checked_weights(weights, X.shape[0])
+        w = checked_weights(weights, X.shape[0])
         rows = None
         if w is not None and not w.all():
             rows, w = np.flatnonzero(w), w[w > 0]
@@ -276,8 +276,8 @@ class Accumulator:
             device=device,
         )
         n, weight, n_samples = acc._n, float(state["weight"]), int(state["n_samples"])
-        mean = _checked_field("mean", state["mean"], (n,))
-        moment = _checked_field("moment", state["moment"], (n, n))
+        mean = checked_field("mean", state["mean"], (n,))
+        moment = checked_field("moment", state["moment"], (n, n))
         if not 0 <= weight < math.inf:
             raise InvalidArgument("weight", f"must be finite and ≥ 0, is {weight}")
         if n_samples < 0 or (n_samples == 0) != (weight == 0):
@@ -334,7 +334,7 @@ class Accumulator:
 _FIELDS = ("n_features", "n_samples", "weight", "center", "method", "precision", "mean", "moment")
 
 
-def _checked_weights(weights: Host | None, n_samples: int) -> Host | None:
+def checked_weights(weights: Host | None, n_samples: int) -> Host | None:
     if weights is None:
         return None
     w = np.asarray(weights, dtype=np.float64)
@@ -346,7 +346,7 @@ def _checked_weights(weights: Host | None, n_samples: int) -> Host | None:
     return w
 
 
-def _checked_field(name: str, value: Any, shape: tuple[int, ...]) -> Host:
+def checked_field(name: str, value: Any, shape: tuple[int, ...]) -> Host:
     array = np.asarray(value, dtype=np.float64)
     if array.shape != shape or not np.isfinite(array).all():
         raise InvalidArgument(name, f"must be finite numbers of shape {shape}, has shape {array.shape}")
