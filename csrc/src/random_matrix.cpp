@@ -131,6 +131,7 @@ BulkFit fit_bulk(std::span<const double> eigenvalues, double Q, const BulkParams
   if (!(params.significance >= 1e-6 && params.significance < 0.5)) {
     throw InvalidArgument("significance", "expected a number from 1e-6 to 0.5, got " + text(params.significance));
   }
+  if (params.pooled < 1) throw InvalidArgument("pooled", "expected 1 or more, got " + std::to_string(params.pooled));
   std::vector<double> sorted(eigenvalues.begin(), eigenvalues.end());
   const index_t n = static_cast<index_t>(sorted.size());
   for (index_t i = 0; i < n; ++i) {
@@ -155,15 +156,16 @@ BulkFit fit_bulk(std::span<const double> eigenvalues, double Q, const BulkParams
     return out;
   }
   // Without its zero columns, and without k spikes, W is a (larger - k) x (m - k) matrix of noise.
-  const double larger = Q * static_cast<double>(n), quantile = tracy_widom_quantile(1 - params.significance);
+  const double matrices = static_cast<double>(params.pooled), larger = Q * static_cast<double>(n) / matrices;
+  const double quantile = tracy_widom_quantile(std::min(1 - 1e-6, std::pow(1 - params.significance, 1 / matrices)));
   index_t k = 0;
   double share = 1;
   for (;;) {
-    const double rows = larger - static_cast<double>(k), columns = static_cast<double>(m - k);
+    const double rows = larger - static_cast<double>(k) / matrices, columns = static_cast<double>(m - k) / matrices;
     share = rows / larger;
     const double middle = MarchenkoPastur(rows / columns).quantile(0.5);
     out.variance = median(positive.first(static_cast<std::size_t>(m - k))) / middle / share;
-    const TracyWidomEdge edge = tracy_widom_edge(rows, columns, share * out.variance);
+    const TracyWidomEdge edge = tracy_widom_edge(rows, std::max(1.0, columns), share * out.variance);
     out.cut = edge.location + quantile * edge.scale;
     const index_t above = positive.end() - std::upper_bound(positive.begin(), positive.end(), out.cut);
     if (above <= k) break;
@@ -173,7 +175,7 @@ BulkFit fit_bulk(std::span<const double> eigenvalues, double Q, const BulkParams
       return out;
     }
   }
-  const double y = static_cast<double>(m - k) / (larger - static_cast<double>(k));
+  const double y = static_cast<double>(m - k) / (larger * matrices - static_cast<double>(k));
   const MarchenkoPastur law(1 / y, share * out.variance);
   out.lower = law.lower();
   out.upper = law.upper();

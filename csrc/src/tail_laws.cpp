@@ -58,7 +58,7 @@ class Family {
   Family(const Statistic& w, double length) : w_(w), length_(length) {}
 
   Moments operator()(double a, double k) const {
-    const auto exponent = [&](double u) { return -a * u - k * w_(u); };
+    const auto exponent = [&](double u) { return k > 0 ? -a * u - k * w_(u) : -a * u; };
     const double peak = std::min(w_.peak(a, k), length_), top = exponent(peak);
     const auto low = [&](double u) { return exponent(u) < top - kDrop; };
     // the stretch on which the density is not negligible: the exponent is concave
@@ -79,7 +79,8 @@ class Family {
       for (int p = 0; p < panels; ++p) {
         for (std::size_t i = 0; i < rule().nodes.size(); ++i) {
           const double u = from + half * (2 * p + 1 + rule().nodes[i]), w = w_(u);
-          const double f = half * rule().weights[i] * std::exp(-a * u - k * w - top), du = u - peak, dw = w - w_peak;
+          const double f = half * rule().weights[i] * std::exp(k > 0 ? -a * u - k * w - top : -a * u - top),
+                       du = u - peak, dw = w - w_peak;
           sum += f;
           su += f * du;
           sw += f * dw;

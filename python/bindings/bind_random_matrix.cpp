@@ -33,9 +33,9 @@ py::array marchenko_pastur(const std::string& what, const py::array& x, double Q
   throw InvalidArgument("what", "expected 'pdf', 'cdf' or 'quantile', got " + what);
 }
 
-Dict bulk(const py::array& eigenvalues, double Q, double significance) {
+Dict bulk(const py::array& eigenvalues, double Q, double significance, index_t pooled) {
   const auto values = numbers(eigenvalues, "eigenvalues");
-  BulkFit fit = unlocked([&] { return fit_bulk(values, Q, {significance}); });
+  BulkFit fit = unlocked([&] { return fit_bulk(values, Q, {significance, pooled}); });
   Dict out;
   out["variance"] = fit.variance;
   out["lower"] = fit.lower;
@@ -131,7 +131,7 @@ void bind_random_matrix(py::module_& m) {
       "tracy_widom_cdf", [](const py::array& x) { return each(x, "x", tracy_widom_cdf); }, py::arg("x"),
       "Tracy and Widom's F_1 at x.");
   m.def("tracy_widom_quantile", &tracy_widom_quantile, py::arg("p"), "The x with F_1(x) = p.");
-  m.def("fit_bulk", &bulk, py::arg("eigenvalues"), py::arg("Q"), py::arg("significance"),
+  m.def("fit_bulk", &bulk, py::arg("eigenvalues"), py::arg("Q"), py::arg("significance"), py::arg("pooled"),
         "Marchenko-Pastur bulk and spikes of eigenvalues.");
   m.def("fit_power_law", &power_law, py::arg("values"), py::arg("xmin"), py::arg("xmin_low"), py::arg("xmin_high"),
         py::arg("xmax"), py::arg("alpha_low"), py::arg("alpha_high"), py::arg("min_tail"), py::arg("scan"),

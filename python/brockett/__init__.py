@@ -14,7 +14,7 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import penalty
+from . import penalty, random_matrix
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -60,6 +60,7 @@ __all__ = [
     "diagonalize",
     "engines",
     "penalty",
+    "random_matrix",
     "randomized_svd",
     "set_engine",
     "set_threads",

@@ -54,6 +54,9 @@ BROCKETT_EXPORT double tracy_widom_quantile(double p);
 struct BulkParams {
   /// Chance that the largest eigenvalue of pure noise is called a spike.
   double significance = 0.01;
+  /// Matrices of one shape whose eigenvalues are pooled (the k^2 slices of a convolution): Q is that of each, spikes are
+  /// taken to be spread over all of them, and none of all should have a false one.
+  index_t pooled = 1;
 };
 
 /// The Marchenko-Pastur bulk of a spectrum, and what stands out of it.
