@@ -161,6 +161,23 @@ Maximum maximize(const Family& family, double mean_u, double mean_w, double a, d
   return {a, k, m.log_z};
 }
 
+/// The same along k alone, a held: where the mean of w, which falls with k, is that of the sample.
+Maximum maximize_held(const Family& family, double mean_w, double a, double k) {
+  double low = 0, high = std::numeric_limits<double>::infinity();
+  Moments m = family(a, k);
+  for (int step = 0; step < 200; ++step) {
+    (m.w > mean_w ? low : high) = k;
+    // Newton's method on log k
+    double next = k * std::exp(std::clamp((m.w - mean_w) / (m.ww * k), -3.0, 3.0));
+    if (!(next > low && next < high)) next = std::isinf(high) ? 2 * k : 0.5 * (low + high);
+    const bool done = std::abs(next - k) <= 1e-14 * k;
+    k = next;
+    m = family(a, k);
+    if (done) break;
+  }
+  return {a, k, m.log_z};
+}
+
 double mean(const std::vector<double>& x) {
   double sum = 0;
   for (const double v : x) sum += v;
@@ -219,6 +236,9 @@ TailComparison compare_power_law(std::span<const double> values, const PowerLawF
       best.log_z = -log_mass;
     } else {
       best = maximize(family, mean_u, mean_w, 0.5 * at_zero, 0.5 / mean_w);
+      // an exponent below 1 is no power law any more; convex, so the best of the others lies on the border
+      const double least = std::min(0.0, rate);
+      if (law == TailLaw::truncated_power_law && best.a < least) best = maximize_held(family, mean_w, least, best.k);
     }
     if (law == TailLaw::truncated_power_law) {
       out.first = 1 + best.a;

@@ -40,7 +40,7 @@ class TailComparison:
         erfc(\\|normalized\\|/√2) (Vuong); for the truncated power law, which contains the power law, χ² with one degree
         of freedom of 2\\|R\\|.
     parameters : mapping of str to float
-        truncated_power_law, x^-alpha exp(-Lambda x): alpha (of any sign), Lambda ≥ 0. lognormal: mu, sigma of log x.
+        truncated_power_law, x^-alpha exp(-Lambda x): alpha ≥ 1, Lambda ≥ 0. lognormal: mu, sigma of log x.
         exponential: Lambda.
     degenerate : bool
         The other law is likeliest where it *is* the power law (Lambda = 0; sigma infinite), and the ratio is 0.

@@ -124,7 +124,7 @@ BROCKETT_EXPORT std::vector<double> bootstrap_power_law(const Context& context, 
 
 /// The laws a power-law tail is compared with, each on the same [xmin, xmax].
 enum class TailLaw {
-  truncated_power_law,  ///< x^-alpha exp(-rate x), rate >= 0; parameters alpha, rate
+  truncated_power_law,  ///< x^-alpha exp(-rate x), rate >= 0, alpha >= 1; parameters alpha, rate
   lognormal,  ///< parameters mu, sigma of log x
   exponential  ///< rate exp(-rate (x - xmin)); parameter rate
 };

@@ -372,6 +372,26 @@ def _maximize(family: Callable[[float, float], Any], mean: Host, a: float, k: fl
     return float(at[0]), float(at[1]), log_z
 
 
+def _maximize_held(
+    family: Callable[[float, float], Any], mean_w: float, a: float, k: float
+) -> tuple[float, float, float]:
+    """The same along k alone, a held: where the mean of w, which falls with k, is that of the sample."""
+    low, high = 0.0, math.inf
+    log_z, expected, covariance = family(a, k)
+    for _ in range(200):
+        excess = float(expected[1]) - mean_w
+        low, high = (k, high) if excess > 0 else (low, k)
+        step = k * math.exp(min(max(excess / (float(covariance[1, 1]) * k), -3.0), 3.0))
+        if not low < step < high:
+            step = 2 * k if math.isinf(high) else 0.5 * (low + high)
+        done = abs(step - k) <= 1e-14 * k
+        k = step
+        log_z, expected, covariance = family(a, k)
+        if done:
+            break
+    return a, k, log_z
+
+
 def compare_power_law(values: Host, alpha: float, xmin: float, xmax: float, law: str) -> dict[str, Any]:
     """Likelihood ratio of the power law with exponent alpha on [xmin, xmax] and another law, fitted there."""
     if law not in LAWS:
@@ -416,7 +436,14 @@ def compare_power_law(values: Host, alpha: float, xmin: float, xmax: float, law:
         if degenerate:
             a, k, log_z = rate, 0.0, -log_mass
         else:
-            a, k, log_z = _maximize(lambda p, q: _moments(w, length, p, q), mean, 0.5 * at_zero, 0.5 / float(mean[1]))
+
+            def family(p: float, q: float) -> Any:
+                return _moments(w, length, p, q)
+
+            a, k, log_z = _maximize(family, mean, 0.5 * at_zero, 0.5 / float(mean[1]))
+            # an exponent below 1 is no power law any more; convex, so the best of the others lies on the border
+            if law == "truncated_power_law" and a < min(0.0, rate):
+                a, k, log_z = _maximize_held(family, float(mean[1]), min(0.0, rate), k)
         if law == "truncated_power_law":
             first, second = 1 + a, math.exp(math.log(k) - log_scale - log_xmin) if k > 0 else 0.0
         elif degenerate:
