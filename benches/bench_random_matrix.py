@@ -49,7 +49,7 @@ def numpy_scan(x: np.ndarray) -> tuple[float, float, float]:
         n = n_all - i
         alpha = 1 + n / (np.sum(logs[i:]) - n * logs[i])
         D = np.max(np.abs(1 - (x[i:] / x[i]) ** (1 - alpha) - np.arange(n) / n))
-        if D < best[2]:
+        if best[2] > D:
             best = (alpha, x[i], D)
     return best
 
