@@ -13,4 +13,5 @@ PYBIND11_MODULE(_core, m) {
   bind_penalty(m);
   bind_convolution(m);
   bind_descramble(m);
+  bind_random_matrix(m);
 }

@@ -15,6 +15,7 @@ the same kind goes out.
 from __future__ import annotations
 
 from . import convolution, penalty
+from . import penalty, random_matrix
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -73,6 +74,7 @@ __all__ = [
     "diagonalize",
     "engines",
     "penalty",
+    "random_matrix",
     "randomized_svd",
     "set_engine",
     "set_threads",

@@ -13,6 +13,7 @@ import pytest
 
 import brockett as bk
 from brockett import convolution, penalty
+from brockett import penalty, random_matrix
 
 MODULES = [
     "brockett",
@@ -24,6 +25,10 @@ MODULES = [
     "brockett._patch_autocorrelation",
     "brockett._svd",
     "brockett.convolution",
+    "brockett._layer_metrics",
+    "brockett._marchenko_pastur",
+    "brockett._power_law",
+    "brockett._universal_metric",
     "brockett.penalty",
 ]
 
@@ -43,6 +48,7 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("", bk, bk.__all__),
         ("convolution.", convolution, convolution.__all__),
         ("penalty.", penalty, penalty.__all__),
+        ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
     for prefix, space, names in spaces:
         for name in names:

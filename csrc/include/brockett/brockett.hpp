@@ -11,4 +11,5 @@
 #include "brockett/operator.hpp"  // IWYU pragma: export
 #include "brockett/patch_autocorrelation.hpp"  // IWYU pragma: export
 #include "brockett/penalty.hpp"          // IWYU pragma: export
+#include "brockett/random_matrix.hpp"    // IWYU pragma: export
 #include "brockett/svd.hpp"              // IWYU pragma: export

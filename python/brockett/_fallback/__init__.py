@@ -13,6 +13,8 @@ from .descramble import descramble
 from .diagonalize import diagonalize
 from .patch_autocorrelation import PatchAccumulator
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
+from .power_law import bootstrap_power_law, compare_power_law, fit_power_law
+from .random_matrix import fit_bulk, marchenko_pastur, tracy_widom_cdf, tracy_widom_edge, tracy_widom_quantile
 from .svd import (
     normals,
     singular_values,
@@ -24,13 +26,19 @@ from .svd import (
     whitened_svd,
 )
 
+
 __all__ = [
     "Accumulator",
     "PatchAccumulator",
+    "bootstrap_power_law",
     "brockett_cost",
     "channel_gram",
+    "compare_power_law",
     "descramble",
     "diagonalize",
+    "fit_bulk",
+    "fit_power_law",
+    "marchenko_pastur",
     "normals",
     "operator_singular_values",
     "penalty_basis",
@@ -42,5 +50,8 @@ __all__ = [
     "svd_batch",
     "svd_operator",
     "svd_product",
+    "tracy_widom_cdf",
+    "tracy_widom_edge",
+    "tracy_widom_quantile",
     "whitened_svd",
 ]
