@@ -14,8 +14,7 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import convolution, penalty
-from . import penalty, random_matrix
+from . import convolution, penalty, random_matrix
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize

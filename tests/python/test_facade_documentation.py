@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 import brockett as bk
-from brockett import convolution, penalty
-from brockett import penalty, random_matrix
+from brockett import convolution, penalty, random_matrix
 
 MODULES = [
     "brockett",

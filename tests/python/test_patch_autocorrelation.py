@@ -15,7 +15,6 @@ import pytest
 
 import brockett as bk
 
-
 torch = pytest.importorskip("torch")
 
 CASES: dict[str, dict[str, Any]] = {

@@ -26,7 +26,6 @@ from .svd import (
     whitened_svd,
 )
 
-
 __all__ = [
     "Accumulator",
     "PatchAccumulator",
