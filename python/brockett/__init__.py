@@ -14,7 +14,7 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import penalty
+from . import hypergraph, penalty
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -59,6 +59,7 @@ __all__ = [
     "descramble",
     "diagonalize",
     "engines",
+    "hypergraph",
     "penalty",
     "randomized_svd",
     "set_engine",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import brockett as bk
-from brockett import penalty
+from brockett import hypergraph, penalty
 
 MODULES = [
     "brockett",
@@ -21,7 +21,10 @@ MODULES = [
     "brockett._descramble",
     "brockett._engine",
     "brockett._errors",
+    "brockett._influential",
+    "brockett._profiles",
     "brockett._svd",
+    "brockett.hypergraph",
     "brockett.penalty",
 ]
 
@@ -37,7 +40,11 @@ def test_examples_run(name: str) -> None:
 
 def functions() -> Iterator[tuple[str, Any]]:
     """Public functions, and public methods of public classes."""
-    spaces = [("", bk, bk.__all__), ("penalty.", penalty, penalty.__all__)]
+    spaces = [
+        ("", bk, bk.__all__),
+        ("hypergraph.", hypergraph, hypergraph.__all__),
+        ("penalty.", penalty, penalty.__all__),
+    ]
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None
