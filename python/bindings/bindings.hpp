@@ -14,6 +14,7 @@ void bind_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
 void bind_descramble(pybind11::module_& m);
+void bind_random_matrix(pybind11::module_& m);
 
 /// A penalty from its description, as the facade's penalty classes give it.
 Penalty penalty_from(const pybind11::typing::Dict<pybind11::str, pybind11::object>& spec);

@@ -14,7 +14,7 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import hypergraph, penalty
+from . import hypergraph, penalty, random_matrix
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -61,6 +61,7 @@ __all__ = [
     "engines",
     "hypergraph",
     "penalty",
+    "random_matrix",
     "randomized_svd",
     "set_engine",
     "set_threads",

@@ -11,13 +11,20 @@ from .cost import brockett_cost
 from .descramble import descramble
 from .diagonalize import diagonalize
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
+from .power_law import bootstrap_power_law, compare_power_law, fit_power_law
+from .random_matrix import fit_bulk, marchenko_pastur, tracy_widom_cdf, tracy_widom_edge, tracy_widom_quantile
 from .svd import normals, singular_values, singular_values_batch, svd, svd_batch, whitened_svd
 
 __all__ = [
     "Accumulator",
+    "bootstrap_power_law",
     "brockett_cost",
+    "compare_power_law",
     "descramble",
     "diagonalize",
+    "fit_bulk",
+    "fit_power_law",
+    "marchenko_pastur",
     "normals",
     "penalty_basis",
     "penalty_eigenvalues",
@@ -26,5 +33,8 @@ __all__ = [
     "singular_values_batch",
     "svd",
     "svd_batch",
+    "tracy_widom_cdf",
+    "tracy_widom_edge",
+    "tracy_widom_quantile",
     "whitened_svd",
 ]
