@@ -13,6 +13,7 @@ void bind_machine(pybind11::module_& m);
 void bind_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
+void bind_spectral_graph(pybind11::module_& m);
 void bind_descramble(pybind11::module_& m);
 
 /// A penalty from its description, as the facade's penalty classes give it.

@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   bind_svd(m);
   bind_penalty(m);
   bind_descramble(m);
+  bind_spectral_graph(m);
 }

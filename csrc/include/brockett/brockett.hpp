@@ -7,4 +7,5 @@
 #include "brockett/error.hpp"            // IWYU pragma: export
 #include "brockett/matrix_view.hpp"      // IWYU pragma: export
 #include "brockett/penalty.hpp"          // IWYU pragma: export
+#include "brockett/spectral_graph.hpp"   // IWYU pragma: export
 #include "brockett/svd.hpp"              // IWYU pragma: export

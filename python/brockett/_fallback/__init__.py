@@ -11,6 +11,7 @@ from .cost import brockett_cost
 from .descramble import descramble
 from .diagonalize import diagonalize
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
+from .spectral_graph import graph_adjacency, graph_modes, graph_overlaps
 from .svd import normals, singular_values, singular_values_batch, svd, svd_batch, whitened_svd
 
 __all__ = [
@@ -18,6 +19,9 @@ __all__ = [
     "brockett_cost",
     "descramble",
     "diagonalize",
+    "graph_adjacency",
+    "graph_modes",
+    "graph_overlaps",
     "normals",
     "penalty_basis",
     "penalty_eigenvalues",
