@@ -8,7 +8,7 @@ namespace brockett::python {
 namespace {
 
 using Arrays = py::typing::List<py::array>;
-using Counts = std::vector<index_t>;
+using Counts = py::typing::List<py::int_>;
 
 template <class T>
 Dict to_dict(LayerModes<T> r) {
@@ -38,8 +38,8 @@ void decompose(const Arrays& weights, const Counts& positions, const Counts& gro
     if (!holds<T>(array)) continue;
     GraphLayer<T> layer;
     layer.weights = matrix_view<T>(array, name.c_str());
-    layer.positions = positions[k];
-    layer.groups = groups[k];
+    layer.positions = py::cast<index_t>(positions[k]);
+    layer.groups = py::cast<index_t>(groups[k]);
     layer.name = name;
     layers.push_back(std::move(layer));
     at.push_back(k);

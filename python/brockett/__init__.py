@@ -31,6 +31,14 @@ from ._errors import (
     PrecisionWarning,
     Unsupported,
 )
+from ._spectral_graph import (
+    GraphEdges,
+    GraphLayer,
+    GraphPath,
+    SpectralGraph,
+    edge_threshold,
+    spectral_graph,
+)
 from ._svd import SingularValuesInfo, SVDResult, WhitenedSVD, randomized_svd, singular_values, svd, whitened_svd
 
 __all__ = [
@@ -42,6 +50,9 @@ __all__ = [
     "EngineInfo",
     "EngineUnavailable",
     "FileFormatError",
+    "GraphEdges",
+    "GraphLayer",
+    "GraphPath",
     "InvalidArgument",
     "InvalidType",
     "NonFinite",
@@ -50,6 +61,7 @@ __all__ = [
     "PrecisionWarning",
     "SVDResult",
     "SingularValuesInfo",
+    "SpectralGraph",
     "Unsupported",
     "WhitenedSVD",
     "__version__",
@@ -58,12 +70,14 @@ __all__ = [
     "collect",
     "descramble",
     "diagonalize",
+    "edge_threshold",
     "engines",
     "penalty",
     "randomized_svd",
     "set_engine",
     "set_threads",
     "singular_values",
+    "spectral_graph",
     "svd",
     "threads",
     "whitened_svd",

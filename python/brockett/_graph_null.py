@@ -117,7 +117,7 @@ def chi2_log_tail(x: npt.ArrayLike, dof: float) -> Array:
 
 
 def _solve(log_tail: Callable[[Array], Array], log_p: float, low: float, high: float) -> float:
-    """x in [low, high] with log_tail(x) = log_p, by bisection: the tail falls, and one threshold is all that is asked."""
+    """x in [low, high] with log_tail(x) = log_p, by bisection: the tail falls, and a threshold is asked for once."""
     for _ in range(200):
         middle = 0.5 * (low + high)
         if not low < middle < high:

@@ -149,9 +149,8 @@ def graph_overlaps(source: dict[str, Any], target: dict[str, Any]) -> Array:
 def _sides(source: dict[str, Any], target: dict[str, Any]) -> tuple[Array, Array]:
     """Vectors (channels, positions, modes) of both sides over the channels in common, float64, unresolved ones 0."""
     a, b = source["vectors"].shape[0], target["vectors"].shape[0]
-    if a == b:
-        n = a
-    elif source["convolutional"] and not target["convolutional"] and b % a == 0:
+    flattened = source["convolutional"] and not target["convolutional"] and b % a == 0
+    if a == b or flattened:
         n = a
     elif target["convolutional"] and not source["convolutional"] and a % b == 0:
         n = b
