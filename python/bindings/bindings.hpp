@@ -13,6 +13,7 @@ void bind_machine(pybind11::module_& m);
 void bind_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
+void bind_spectral_graph(pybind11::module_& m);
 void bind_descramble(pybind11::module_& m);
 void bind_random_matrix(pybind11::module_& m);
 

@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   bind_penalty(m);
   bind_descramble(m);
   bind_random_matrix(m);
+  bind_spectral_graph(m);
 }

@@ -15,6 +15,7 @@ the same kind goes out.
 from __future__ import annotations
 
 from . import hypergraph, penalty, random_matrix
+from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -31,9 +32,18 @@ from ._errors import (
     PrecisionWarning,
     Unsupported,
 )
+from ._spectral_graph import (
+    GraphEdges,
+    GraphLayer,
+    GraphPath,
+    SpectralGraph,
+    edge_threshold,
+    spectral_graph,
+)
 from ._svd import SingularValuesInfo, SVDResult, WhitenedSVD, randomized_svd, singular_values, svd, whitened_svd
 
 __all__ = [
+    "Analysis",
     "Autocorrelation",
     "BrockettCost",
     "BrockettError",
@@ -42,6 +52,9 @@ __all__ = [
     "EngineInfo",
     "EngineUnavailable",
     "FileFormatError",
+    "GraphEdges",
+    "GraphLayer",
+    "GraphPath",
     "InvalidArgument",
     "InvalidType",
     "NonFinite",
@@ -50,14 +63,17 @@ __all__ = [
     "PrecisionWarning",
     "SVDResult",
     "SingularValuesInfo",
+    "SpectralGraph",
     "Unsupported",
     "WhitenedSVD",
     "__version__",
+    "analyze",
     "autocorrelation",
     "brockett_cost",
     "collect",
     "descramble",
     "diagonalize",
+    "edge_threshold",
     "engines",
     "hypergraph",
     "penalty",
@@ -66,6 +82,7 @@ __all__ = [
     "set_engine",
     "set_threads",
     "singular_values",
+    "spectral_graph",
     "svd",
     "threads",
     "whitened_svd",

@@ -202,7 +202,9 @@ class Analysis:
                     continue
                 edges.append((a.name, b.name))
             if not edges and len(chosen) > 1:
-                raise InvalidArgument("edges", f"no two neighbours among {_some(list(chosen.values()))} chain: give them")
+                raise InvalidArgument(
+                    "edges", f"no two neighbours among {_some(list(chosen.values()))} chain: give them"
+                )
         return spectral_graph(layers, edges=edges, method=method, rank=rank)
 
     def plot(self, path: _files.PathLike, *, select: str | Sequence[str] | None = None, max_layers: int = 12) -> None:

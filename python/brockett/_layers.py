@@ -209,11 +209,11 @@ def _npz(path: str) -> Iterator[list[Source]]:
     with contextlib.ExitStack() as stack:
         with _files._refuse_damage(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
-            found = [
-                _npz_member(path, archive, info) for info in archive.infolist() if info.filename.endswith(".npy")
-            ]
+            found = [_npz_member(path, archive, info) for info in archive.infolist() if info.filename.endswith(".npy")]
         if not found:
-            raise FileFormatError(f"{path}: holds no arrays (a PyTorch checkpoint is a zip file, too: save safetensors)")
+            raise FileFormatError(
+                f"{path}: holds no arrays (a PyTorch checkpoint is a zip file, too: save safetensors)"
+            )
         yield found
 
 
