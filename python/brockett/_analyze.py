@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -180,32 +181,7 @@ class Analysis:
         -----
         The layers are read again, and those selected held together.
         """
-        from ._graph_layers import accept_layers, transition
-        from ._spectral_graph import spectral_graph
-
-        with open_layers(self._source) as sources:
-            there = [one for one in sources if not one.declined]
-            chosen = {one.name: one for one in there if _matches(one.name, select)}
-            if not chosen:
-                raise InvalidArgument("select", f"no layer matches {select!r}; there are {_some(there)}")
-            layers: dict[str, Any] = {
-                name: {"weight": one.load(), **({"groups": one.groups} if one.groups > 1 else {})}
-                for name, one in chosen.items()
-            }
-        if edges is None:
-            accepted, _ = accept_layers(layers)
-            edges = []
-            for a, b in zip(accepted, accepted[1:], strict=False):
-                try:
-                    transition(a, b, method, "layers")
-                except InvalidArgument:
-                    continue
-                edges.append((a.name, b.name))
-            if not edges and len(chosen) > 1:
-                raise InvalidArgument(
-                    "edges", f"no two neighbours among {_some(list(chosen.values()))} chain: give them"
-                )
-        return spectral_graph(layers, edges=edges, method=method, rank=rank)
+        return graph_of(self._source, edges, method, rank, select)
 
     def plot(self, path: _files.PathLike, *, select: str | Sequence[str] | None = None, max_layers: int = 12) -> None:
         """Draw the spectra of the layers to a PNG file: density, Marchenko–Pastur bulk, spikes, power-law tail.
@@ -252,11 +228,12 @@ class Analysis:
         write_spectra(self._chosen(select), self.rows, path)
 
     def _chosen(self, select: str | Sequence[str] | None) -> dict[str, LayerMetrics]:
-        # A layer of zeros has a row and nothing to draw.
-        chosen = {name: one for name, one in self.metrics.items() if one.rank > 0 and _matches(name, select)}
+        # A layer of zeros has a row and nothing to draw; one of a few values hardly more.
+        fitted = {name: one for name, one in self.metrics.items() if one.alpha is not None or one.n_spikes is not None}
+        chosen = {name: one for name, one in fitted.items() if _matches(name, select)}
         if not chosen:
-            wanted = "has numbers" if select is None else f"matches {select!r} and has numbers"
-            raise InvalidArgument("select", f"no layer {wanted}")
+            wanted = "has" if select is None else f"matches {select!r} and has"
+            raise InvalidArgument("select", f"no layer {wanted} a bulk or a tail to draw")
         return chosen
 
 
@@ -325,7 +302,7 @@ def analyze(
     >>> found.rows[1]["declined"]
     'one axis: a bias or a normalization'
     """
-    options = {
+    options: dict[str, Any] = {
         "convention": _options.option("convention", convention, _layer_metrics.CONVENTIONS),
         "conv": conv,
         "log_base": log_base,
@@ -351,6 +328,48 @@ def analyze(
                     rows.append(_row(source, name, shape, found, sigma, why))
     universal = universal_metric(list(metrics.values()), convention=convention, log_base=log_base) if metrics else None
     return Analysis(rows, metrics, values, universal, layers)
+
+
+def graph_of(
+    layers: Any,
+    edges: Sequence[tuple[int | str, int | str]] | None,
+    method: str,
+    rank: int | None,
+    select: str | Sequence[str] | None,
+) -> SpectralGraph:
+    """`spectral_graph` of the layers of a file, a module or a mapping; see `Analysis.graph`."""
+    from ._spectral_graph import spectral_graph
+
+    with open_layers(layers) as sources:
+        there = [one for one in sources if not one.declined]
+        chosen = {one.name: one for one in there if _matches(one.name, select)}
+        if not chosen:
+            raise InvalidArgument("select", f"no layer matches {select!r}; there are {_some(there)}")
+        taken: dict[str, Any] = {
+            name: {"weight": one.load(), **({"groups": one.groups} if one.groups > 1 else {})}
+            for name, one in chosen.items()
+        }
+    if edges is None:
+        edges = _chained(taken, method)
+        if not edges and len(chosen) > 1:
+            named = _some(list(chosen.values()))
+            raise InvalidArgument("edges", f"no layer of {named} has the inputs that the one before writes: give them")
+    return spectral_graph(taken, edges=edges, method=method, rank=rank)
+
+
+def _chained(layers: Mapping[str, Any], method: str) -> list[tuple[str, str]]:
+    """Each layer and the next, where their shapes fit."""
+    from ._graph_layers import accept_layers, transition
+
+    accepted, _ = accept_layers(layers)
+    found = []
+    for a, b in itertools.pairwise(accepted):
+        try:
+            transition(a, b, method, "layers")
+        except InvalidArgument:
+            continue
+        found.append((a.name, b.name))
+    return found
 
 
 def _of_layer(source: Source, options: Mapping[str, Any]) -> Any:
@@ -399,7 +418,10 @@ def _row(
     row["frobenius_norm"] = _root_of_squares(sigma)
     row["spectral_norm"] = float(sigma[0])
     row["mp_variance"], row["mp_ks"] = found.bulk.variance, found.bulk.ks
-    row["declined"] = "; ".join(f"{what}: {reason}" for what, reason in found.declined.items())
+    reasons: dict[str, list[str]] = {}
+    for what, reason in found.declined.items():
+        reasons.setdefault(reason, []).append(what)
+    row["declined"] = "; ".join(f"{', '.join(whats)}: {reason}" for reason, whats in reasons.items())
     return row
 
 

@@ -196,7 +196,7 @@ def _check_magic(path: PathLike, file: IO[bytes]) -> None:
 
 
 def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype; a header that announces more data than the file holds is refused before anything is allocated."""
+    """Shape and dtype; a header that announces more than the file holds is refused before anything is allocated."""
     version = np.lib.format.read_magic(file)
     readers: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -268,7 +268,7 @@ def _tensor(archive: Any, name: str) -> Callable[[], Any]:
 
 
 def _bfloat16(path: str, start: int, entry: Mapping[str, Any]) -> Callable[[], npt.NDArray[np.float32]]:
-    """NumPy has no bfloat16, so safetensors hands none out: the upper halves of float32 from their place in the file."""
+    """NumPy has no bfloat16, so safetensors hands none out: upper halves of float32, from their place in the file."""
 
     def load() -> npt.NDArray[np.float32]:
         shape = tuple(entry["shape"])
