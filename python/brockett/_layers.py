@@ -109,7 +109,7 @@ def _why_not(shape: tuple[int, ...], dtype: str) -> str:
         return f"complex numbers ({dtype})"
     if word.startswith(("i", "u", "b")) and not word.startswith("bf"):
         return f"{dtype}: integers or booleans, quantized weights or an index; dequantize to analyse"
-    if word in ("v2", "|v2") or word.startswith(("f8", "float8", "f4", "f6", "v", "|v", "q")):
+    if word in ("v2", "|v2") or word.startswith(("f8_", "float8", "float4", "f4", "f6_", "v", "|v", "q")):
         return f"{dtype}: quantized or unknown numbers; dequantize to analyse"
     if not word.startswith(("f", "bf", "<f", ">f", "float")):
         return f"{dtype}: no real numbers"

@@ -125,7 +125,7 @@ def plot_spectra(layers: Mapping[str, LayerMetrics], most: int, path: _files.Pat
 
 
 def _panel(axis: Any, one: LayerMetrics) -> dict[str, Any]:
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
     x, y = density(one.eigenvalues)
     handles = {"eigenvalues": axis.plot(x, y, "o", color=_DOTS, markersize=3.5, zorder=3)[0]}
@@ -145,9 +145,14 @@ def _panel(axis: Any, one: LayerMetrics) -> dict[str, Any]:
     axis.set_xlim(left / (right / left) ** 0.05, right * (right / left) ** 0.05)
     for side, span in ((axis.xaxis, right / left), (axis.yaxis, highest / lowest)):
         # Within a decade or two there is hardly a power of ten to label; beyond, the powers are enough.
-        few = span < 60
-        side.set_minor_locator(LogLocator(subs=(2.0, 5.0) if few else "auto", numticks=50))
-        side.set_minor_formatter(LogFormatterSciNotation(labelOnlyBase=False) if few else NullFormatter())
+        if span < 6:
+            side.set_major_locator(MaxNLocator(4))
+            side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        elif span < 60:
+            side.set_minor_locator(LogLocator(subs=(2.0, 5.0), numticks=50))
+            side.set_minor_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+        if not 6 <= span < 60:
+            side.set_minor_formatter(NullFormatter())
     if len(one.bulk.spikes):
         # On the floor of the panel: each spike where it is, above the one dot that a bin makes of several.
         handles["spikes"] = axis.plot(

@@ -16,6 +16,7 @@ from brockett import hypergraph, penalty
 
 MODULES = [
     "brockett",
+    "brockett._analyze",
     "brockett._autocorrelation",
     "brockett._collect",
     "brockett._descramble",
@@ -79,7 +80,16 @@ def test_parameters_are_documented(name: str, function: Any) -> None:
         assert "Returns\n---" in text, f"{name} documents no return value"
 
 
-MATHEMATICAL = ("autocorrelation", "collect", "svd", "singular_values", "whitened_svd", "randomized_svd", "descramble")
+MATHEMATICAL = (
+    "analyze",
+    "autocorrelation",
+    "collect",
+    "svd",
+    "singular_values",
+    "whitened_svd",
+    "randomized_svd",
+    "descramble",
+)
 
 
 @pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost"])
