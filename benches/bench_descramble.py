@@ -88,8 +88,11 @@ def bench_against_iteration(benchmark, measure, timed, n, peer):
     C = moments(n)
     optimum = float(bk.penalty.FourierDerivative().eigenvalues(n) @ np.linalg.eigvalsh(C)[::-1])
     if peer == "brockett":
-        measure(lambda: closed_form(C, verify=False),
-                lambda r: {"excess": bk.brockett_cost(r["P"], C).value / optimum - 1}, rounds=25)
+        measure(
+            lambda: closed_form(C, verify=False),
+            lambda r: {"excess": bk.brockett_cost(r["P"], C).value / optimum - 1},
+            rounds=25,
+        )
         return
     A = bk.penalty.FourierDerivative().matrix(n)
     budget = 60_000 if timed else 200

@@ -4,7 +4,7 @@ Compiled engine of brockett on BLAS/LAPACK. Private: use the functions of brocke
 from __future__ import annotations
 import numpy
 import typing
-__all__: list[str] = ['Accumulator', 'blas_info', 'brockett_cost', 'descramble', 'diagonalize', 'lib_dir', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'version', 'whitened_svd']
+__all__: list[str] = ['Accumulator', 'blas_info', 'bootstrap_power_law', 'brockett_cost', 'compare_power_law', 'descramble', 'diagonalize', 'fit_bulk', 'fit_power_law', 'lib_dir', 'marchenko_pastur', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'tracy_widom_cdf', 'tracy_widom_edge', 'tracy_widom_quantile', 'version', 'whitened_svd']
 class Accumulator:
     """
     Streaming second moments. Not for use from two threads at once.
@@ -62,9 +62,17 @@ def blas_info() -> str:
     """
     Name, version, core type, integer width and threads of the BLAS library.
     """
+def bootstrap_power_law(values: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], alpha: typing.SupportsFloat | typing.SupportsIndex, fitted_xmin: typing.SupportsFloat | typing.SupportsIndex, xmin: typing.SupportsFloat | typing.SupportsIndex, xmin_low: typing.SupportsFloat | typing.SupportsIndex, xmin_high: typing.SupportsFloat | typing.SupportsIndex, xmax: typing.SupportsFloat | typing.SupportsIndex, alpha_low: typing.SupportsFloat | typing.SupportsIndex, alpha_high: typing.SupportsFloat | typing.SupportsIndex, min_tail: typing.SupportsInt | typing.SupportsIndex, replicas: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Distances of synthetic data sets, each fitted as the data were.
+    """
 def brockett_cost(P: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], C: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], penalty: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """
     value and gradient.
+    """
+def compare_power_law(values: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], alpha: typing.SupportsFloat | typing.SupportsIndex, xmin: typing.SupportsFloat | typing.SupportsIndex, xmax: typing.SupportsFloat | typing.SupportsIndex, law: str) -> dict[str, typing.Any]:
+    """
+    Likelihood ratio of a power-law tail and another law.
     """
 def descramble(W: typing.Any, source: dict[str, typing.Any], penalty: dict[str, typing.Any], group: str, gauge: str, P0: typing.Any, rank: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, starts: typing.SupportsInt | typing.SupportsIndex, max_sweeps: typing.SupportsInt | typing.SupportsIndex, dtype: str, verify: bool = True) -> dict[str, typing.Any]:
     """
@@ -74,9 +82,21 @@ def diagonalize(W: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], criterion
     """
     P, weights, value, bound, iterations and converged.
     """
+def fit_bulk(eigenvalues: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], Q: typing.SupportsFloat | typing.SupportsIndex, significance: typing.SupportsFloat | typing.SupportsIndex, pooled: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
+    """
+    Marchenko-Pastur bulk and spikes of eigenvalues.
+    """
+def fit_power_law(values: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], xmin: typing.SupportsFloat | typing.SupportsIndex, xmin_low: typing.SupportsFloat | typing.SupportsIndex, xmin_high: typing.SupportsFloat | typing.SupportsIndex, xmax: typing.SupportsFloat | typing.SupportsIndex, alpha_low: typing.SupportsFloat | typing.SupportsIndex, alpha_high: typing.SupportsFloat | typing.SupportsIndex, min_tail: typing.SupportsInt | typing.SupportsIndex, scan: bool) -> dict[str, typing.Any]:
+    """
+    Power-law tail of positive values; xmin 0 takes the best.
+    """
 def lib_dir() -> str:
     """
     Folder that libbrockett was loaded from.
+    """
+def marchenko_pastur(what: str, x: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], Q: typing.SupportsFloat | typing.SupportsIndex, variance: typing.SupportsFloat | typing.SupportsIndex) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    pdf or cdf at x, or quantile at the probabilities x, of the Marchenko-Pastur law.
     """
 def penalty_basis(spec: dict[str, typing.Any], n: typing.SupportsInt | typing.SupportsIndex) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
     """
@@ -113,6 +133,18 @@ def svd_batch(A: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], rank: typin
 def threads() -> int:
     """
     Threads that a call started now would use.
+    """
+def tracy_widom_cdf(x: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Tracy and Widom's F_1 at x.
+    """
+def tracy_widom_edge(larger: typing.SupportsFloat | typing.SupportsIndex, smaller: typing.SupportsFloat | typing.SupportsIndex, variance: typing.SupportsFloat | typing.SupportsIndex) -> tuple[float, float]:
+    """
+    Location and scale of the largest eigenvalue.
+    """
+def tracy_widom_quantile(p: typing.SupportsFloat | typing.SupportsIndex) -> float:
+    """
+    The x with F_1(x) = p.
     """
 def version() -> str:
     """

@@ -76,11 +76,27 @@ class Edge:
         ----------
         p : float
             From 1e-6 to 1 - 1e-6.
+
+        Returns
+        -------
+        value : float
+            In the unit of the eigenvalues.
         """
         return self.location + self.scale * float(host_engine().module.tracy_widom_quantile(_options.number("p", p)))
 
     def cdf(self, x: float) -> float:
-        """Probability that the largest eigenvalue of pure noise is at most x."""
+        """Probability that the largest eigenvalue of pure noise is at most x.
+
+        Parameters
+        ----------
+        x : float
+            In the unit of the eigenvalues.
+
+        Returns
+        -------
+        probability : float
+            F₁((x - location)/scale), to 1e-8.
+        """
         at = (_options.number("x", x) - self.location) / self.scale
         return float(host_engine().module.tracy_widom_cdf(np.array([at]))[0])
 
@@ -161,11 +177,25 @@ class MarchenkoPastur:
         ----------
         p : array_like
             From 0 to 1.
+
+        Returns
+        -------
+        x : array of the shape of p, float64
         """
         return self._at("quantile", p, "p")
 
     def ppf(self, p: Any) -> Any:
-        """`quantile`, by the name that scipy.stats gives it."""
+        """`quantile`, by the name that scipy.stats gives it.
+
+        Parameters
+        ----------
+        p : array_like
+            From 0 to 1.
+
+        Returns
+        -------
+        x : array of the shape of p, float64
+        """
         return self.quantile(p)
 
     def edge(self, n: int) -> Edge:

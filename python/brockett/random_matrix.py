@@ -14,9 +14,10 @@ adds spikes to it and, in the end, a power-law tail. Functions that take eigenva
 
 from __future__ import annotations
 
-from ._layer_metrics import LayerMetrics, PhaseCriteria, UniversalMetric, layer_metrics, universal_metric
+from ._layer_metrics import LayerMetrics, PhaseCriteria, layer_metrics
 from ._marchenko_pastur import BulkFit, Edge, MarchenkoPastur, fit_bulk, marchenko_pastur
 from ._power_law import PowerLawFit, Scan, TailComparison, fit_power_law
+from ._universal_metric import UniversalMetric, universal_metric
 
 __all__ = [
     "BulkFit",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import brockett as bk
-from brockett import hypergraph, penalty
+from brockett import hypergraph, penalty, random_matrix
 
 MODULES = [
     "brockett",
@@ -23,8 +23,12 @@ MODULES = [
     "brockett._engine",
     "brockett._errors",
     "brockett._influential",
+    "brockett._layer_metrics",
+    "brockett._marchenko_pastur",
+    "brockett._power_law",
     "brockett._profiles",
     "brockett._svd",
+    "brockett._universal_metric",
     "brockett.hypergraph",
     "brockett.penalty",
 ]
@@ -45,6 +49,7 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("", bk, bk.__all__),
         ("hypergraph.", hypergraph, hypergraph.__all__),
         ("penalty.", penalty, penalty.__all__),
+        ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
     for prefix, space, names in spaces:
         for name in names:
