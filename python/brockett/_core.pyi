@@ -4,7 +4,7 @@ Compiled engine of brockett on BLAS/LAPACK. Private: use the functions of brocke
 from __future__ import annotations
 import numpy
 import typing
-__all__: list[str] = ['Accumulator', 'blas_info', 'brockett_cost', 'descramble', 'diagonalize', 'lib_dir', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'version', 'whitened_svd']
+__all__: list[str] = ['Accumulator', 'blas_info', 'brockett_cost', 'descramble', 'diagonalize', 'graph_adjacency', 'graph_modes', 'graph_overlaps', 'lib_dir', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'version', 'whitened_svd']
 class Accumulator:
     """
     Streaming second moments. Not for use from two threads at once.
@@ -73,6 +73,18 @@ def descramble(W: typing.Any, source: dict[str, typing.Any], penalty: dict[str, 
 def diagonalize(W: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], criterion: str, group: str, max_iterations: typing.SupportsInt | typing.SupportsIndex, tol: typing.SupportsFloat | typing.SupportsIndex) -> dict[str, typing.Any]:
     """
     P, weights, value, bound, iterations and converged.
+    """
+def graph_adjacency(source: dict[str, typing.Any], target: dict[str, typing.Any]) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Squared overlaps (modes of target, modes of source).
+    """
+def graph_modes(weights: list[numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]], positions: list[int], groups: list[int], method: str, rank: typing.SupportsInt | typing.SupportsIndex) -> list[dict[str, typing.Any]]:
+    """
+    out, in, s, group, n_resolved, residual and method of each W (out, in / groups * positions); rank 0 keeps all.
+    """
+def graph_overlaps(source: dict[str, typing.Any], target: dict[str, typing.Any]) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Overlaps (target positions * source positions * modes of target, modes of source).
     """
 def lib_dir() -> str:
     """

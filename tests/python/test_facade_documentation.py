@@ -21,6 +21,10 @@ MODULES = [
     "brockett._descramble",
     "brockett._engine",
     "brockett._errors",
+    "brockett._graph_edges",
+    "brockett._graph_measures",
+    "brockett._graph_null",
+    "brockett._spectral_graph",
     "brockett._svd",
     "brockett.penalty",
 ]
@@ -48,7 +52,7 @@ def functions() -> Iterator[tuple[str, Any]]:
                     if (
                         not method.startswith("_")
                         and inspect.isroutine(member)
-                        and member.__qualname__.startswith(name)
+                        and member.__qualname__.startswith((name, "Graph"))
                     ):
                         yield f"{prefix}{name}.{method}", member
 
@@ -75,7 +79,7 @@ def test_parameters_are_documented(name: str, function: Any) -> None:
 MATHEMATICAL = ("autocorrelation", "collect", "svd", "singular_values", "whitened_svd", "randomized_svd", "descramble")
 
 
-@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost"])
+@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost", "spectral_graph"])
 def test_mathematical_functions_say_cost_errors_source_and_example(name: str) -> None:
     text = inspect.getdoc(getattr(bk, name)) or ""
     for section in ("Returns", "Raises", "Notes", "Examples"):
