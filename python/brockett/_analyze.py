@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from . import _files, _layer_metrics, _options
 from ._errors import BrockettError, InvalidArgument, InvalidType, OutOfMemory, Unsupported
-from ._layer_metrics import LayerMetrics, UniversalMetric, universal_metric
+from ._layer_metrics import LayerMetrics
 from ._layers import Source, open_layers
 from ._progress import progress as show_progress
+from ._universal_metric import UniversalMetric, universal_metric
 
 if TYPE_CHECKING:
     from ._spectral_graph import SpectralGraph

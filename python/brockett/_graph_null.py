@@ -5,6 +5,7 @@ Tails are computed as logarithms: at 128 neurons an overlap of 1 has a p-value f
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,15 +118,14 @@ def chi2_log_tail(x: npt.ArrayLike, dof: float) -> Array:
 
 
 def _solve(log_tail: Callable[[Array], Array], log_p: float, low: float, high: float) -> float:
-    """x in [low, high] with log_tail(x) = log_p, by bisection: the tail falls, and a threshold is asked for once."""
-    for _ in range(200):
-        middle = 0.5 * (low + high)
-        if not low < middle < high:
+    """x in [low, high] with log_tail(x) = log_p: the tail falls, and 63 places at once cost little more than one."""
+    for _ in range(20):
+        x = np.linspace(low, high, 65)
+        below = np.flatnonzero(log_tail(x[1:-1]) <= log_p)
+        k = int(below[0]) + 1 if below.size else 64
+        if (float(x[k - 1]), float(x[k])) == (low, high):
             break
-        if float(log_tail(np.array([middle]))[0]) > log_p:
-            low = middle
-        else:
-            high = middle
+        low, high = float(x[k - 1]), float(x[k])
     return high
 
 
@@ -206,11 +206,16 @@ class Overlap:
         """The overlap that is exceeded with probability exp(log_p)."""
         if self.shared == 0 or self.mean >= 1 or log_p == -math.inf:
             return math.inf
-        high = 1.0
-        if null == "chi2":  # has no upper end
-            while float(self.log_tail(np.array([high]), null)[0]) > log_p:
-                high *= 2
-        return _solve(lambda x: self.log_tail(x, null), log_p, 0.0, high)
+        return _threshold(self, log_p, null)
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a network are of few sizes
+def _threshold(overlap: Overlap, log_p: float, null: str) -> float:
+    high = 1.0
+    if null == "chi2":  # has no upper end
+        while float(overlap.log_tail([high], null)[0]) > log_p:
+            high *= 2
+    return _solve(lambda x: overlap.log_tail(x, null), log_p, 0.0, high)
 
 
 def edge_threshold(n: int, n_positions: int | tuple[int, int] = 1, sigma: float = 3.0, null: str = "chi2") -> float:

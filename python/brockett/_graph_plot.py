@@ -17,10 +17,11 @@ __all__ = ["plot_graph"]
 
 Matrix = npt.NDArray[np.float64]
 
-#: Colour maps of modes by intensity: fully connected, convolutional.
-_NODES = ("Blues", "Reds")
+#: Colours of modes of full intensity: fully connected, convolutional; and of none.
+_NODES = ((0.07, 0.33, 0.61), (0.74, 0.10, 0.12))
+_GREY = (0.87, 0.87, 0.87)
 #: Names of layers that fit beside each other upright, in characters an inch.
-_CHARACTERS = 11.0
+_CHARACTERS = 9.0
 
 
 def plot_graph(graph: GraphSignificance, edges: GraphEdges, path: _files.PathLike, max_edges: int, log: bool) -> None:
@@ -29,6 +30,7 @@ def plot_graph(graph: GraphSignificance, edges: GraphEdges, path: _files.PathLik
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as error:
         raise ImportError("matplotlib is needed to draw: pip install 'brockett[cli]'") from error
 
@@ -38,30 +40,27 @@ def plot_graph(graph: GraphSignificance, edges: GraphEdges, path: _files.PathLik
     axis = figure.add_subplot()
     floor = _floor(graph) if log else 0.0
     heights = [np.maximum(s, floor) if log else s for s in graph._s]
-    drawn = _lines(axis, edges, heights, max_edges)
+    drawn = _lines(axis, edges, heights, max_edges, log)
     for layer in range(n):
         _dots(axis, graph, layer, heights[layer])
 
+    axis.autoscale_view()
     if log:
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_ylim(bottom=0)
     axis.set(ylabel="singular value", xlim=(-0.5, n - 0.5))
     names = [layer.name for layer in graph.layers]
-    room = figure.get_size_inches()[0] / n * _CHARACTERS
-    axis.set_xticks(
-        range(n),
-        names,
-        rotation=0 if max(map(len, names)) <= room else 40,
-        ha="center" if max(map(len, names)) <= room else "right",
-    )
+    upright = max(map(len, names)) <= figure.get_size_inches()[0] / n * _CHARACTERS
+    axis.set_xticks(range(n), names, rotation=0 if upright else 40, ha="center" if upright else "right")
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)
     axis.tick_params(axis="x", length=0)
     axis.grid(axis="y", alpha=0.2)
-    correction = (
-        "no correction"
-        if edges.correction is None
-        else {"bonferroni": "Bonferroni", "bh": "Benjamini–Hochberg"}[edges.correction]
-    )
+    correction = {None: "no correction", "bonferroni": "Bonferroni", "bh": "Benjamini–Hochberg"}[edges.correction]
     shown = f"{len(edges):,} significant edges" + ("" if drawn == len(edges) else f" ({drawn:,} drawn)")
     axis.set_title(
         f"{graph.method}: {shown} of {edges.n_tests:,} pairs; level {edges.level:.2g}, {correction}, {edges.null} null",
@@ -69,11 +68,11 @@ def plot_graph(graph: GraphSignificance, edges: GraphEdges, path: _files.PathLik
     )
     kinds = {layer.convolutional for layer in graph.layers}
     keys: list[Any] = [
-        Line2D([], [], marker="o", linestyle="", color=_colour(kind, 0.8), label=label)
+        Line2D([], [], marker="o", linestyle="", color=tuple(_colour(kind, 1.0)), markeredgecolor="0.35", label=label)
         for kind, label in ((True, "convolution"), (False, "fully connected"))
         if kind in kinds
     ]
-    keys.append(Line2D([], [], marker="o", linestyle="", color="0.85", markeredgecolor="0.6", label="low intensity"))
+    keys.append(Line2D([], [], marker="o", linestyle="", color=_GREY, markeredgecolor="0.35", label="no intensity"))
     keys.append(Line2D([], [], color="0.2", linewidth=1.6, label="strong edge"))
     keys.append(Line2D([], [], color="0.75", linewidth=0.8, label="weak edge"))
     axis.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
@@ -89,10 +88,9 @@ def _floor(graph: GraphSignificance) -> float:
     return 0.5 * float(min(s.min() for s in resolved)) if resolved else 1.0
 
 
-def _colour(convolutional: bool, intensity: Any) -> Any:
-    from matplotlib import colormaps
-
-    return colormaps[_NODES[int(convolutional)]](0.15 + 0.75 * np.asarray(intensity))
+def _colour(convolutional: bool, intensity: npt.ArrayLike) -> Matrix:
+    share = np.asarray(intensity, dtype=np.float64)[..., None]
+    return np.asarray(np.array(_GREY) * (1 - share) + np.array(_NODES[int(convolutional)]) * share)
 
 
 def _dots(axis: Any, graph: GraphSignificance, layer: int, heights: Matrix) -> None:
@@ -113,31 +111,29 @@ def _dots(axis: Any, graph: GraphSignificance, layer: int, heights: Matrix) -> N
     axis.scatter(x[~resolved], heights[~resolved], s=16, marker="x", c="0.6", linewidths=0.8, zorder=3)
 
 
-def _lines(axis: Any, edges: GraphEdges, heights: list[Matrix], max_edges: int) -> int:
+def _lines(axis: Any, edges: GraphEdges, heights: list[Matrix], max_edges: int, log: bool) -> int:
     """Draw the strongest edges of each pair of layers, the stronger over the weaker; returns how many."""
     from matplotlib.collections import LineCollection
 
-    drawn = 0
-    for number in np.unique(edges.edge):
-        at = np.flatnonzero(edges.edge == number)[:max_edges][::-1]  # by falling weight: turned, to draw these last
-        drawn += at.size
-        weight = edges.weight[at]
-        low, high = float(edges.weight[edges.edge == number].min()), float(weight.max()) if at.size else 0.0
-        strength = (weight - low) / (high - low) if high > low else np.ones(at.size)
-        a = edges.source[at].astype(np.float64)
-        b = edges.target[at].astype(np.float64)
-        ya = np.array([heights[k][i] for k, i in zip(edges.source[at], edges.source_mode[at], strict=True)])
-        yb = np.array([heights[k][j] for k, j in zip(edges.target[at], edges.target_mode[at], strict=True)])
-        t = np.linspace(0, 1, 24)
-        if np.all(np.abs(b - a) == 1):
-            paths = [np.column_stack([[x0, x1], [y0, y1]]) for x0, x1, y0, y1 in zip(a, b, ya, yb, strict=True)]
-        else:  # past other layers: an arc, so that it is not taken for an edge of these
-            rise = 0.12 * max(float(h.max()) for h in heights)
-            paths = [
-                np.column_stack([x0 + (x1 - x0) * t, y0 + (y1 - y0) * t + rise * np.sin(np.pi * t)])
-                for x0, x1, y0, y1 in zip(a, b, ya, yb, strict=True)
-            ]
-        shade = 0.82 - 0.68 * strength
-        lines = LineCollection(paths, colors=[(g, g, g) for g in shade], linewidths=0.5 + 1.3 * strength, zorder=1)
-        axis.add_collection(lines, autolim=False)
-    return int(drawn)
+    strongest = [np.flatnonzero(edges.edge == k)[:max_edges] for k in np.unique(edges.edge)]
+    at = np.concatenate([np.zeros(0, dtype=np.int64), *strongest])
+    at = at[np.argsort(edges.weight[at], kind="stable")]
+    if at.size == 0:
+        return 0
+    # |u · v|: on the scale of the weight itself all but the very strongest would look alike
+    strength = np.sqrt(edges.weight[at] / edges.weight[at].max())
+    t = np.linspace(0, 1, 32)
+    scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    values = np.concatenate([scale(h) for h in heights])
+    paths = []
+    for k in at:
+        a, b = int(edges.source[k]), int(edges.target[k])
+        start, end = scale(heights[a][edges.source_mode[k]]), scale(heights[b][edges.target_mode[k]])
+        y = start + (end - start) * t
+        if b - a != 1:  # past other layers: an arc, so that it is not taken for an edge of these
+            y = y + 0.12 * np.sqrt(abs(b - a)) * np.ptp(values) * np.sin(np.pi * t)
+        paths.append(np.column_stack([a + (b - a) * t, back(y)]))
+    shades = [(g, g, g) for g in 0.95 - 0.85 * strength]
+    lines = LineCollection(paths, colors=shades, linewidths=0.4 + 1.4 * strength, zorder=1)
+    axis.add_collection(lines)
+    return int(at.size)

@@ -22,11 +22,15 @@ MODULES = [
     "brockett._descramble",
     "brockett._engine",
     "brockett._errors",
+    "brockett._graph_edges",
+    "brockett._graph_measures",
+    "brockett._graph_null",
     "brockett._influential",
     "brockett._layer_metrics",
     "brockett._marchenko_pastur",
     "brockett._power_law",
     "brockett._profiles",
+    "brockett._spectral_graph",
     "brockett._svd",
     "brockett._universal_metric",
     "brockett.hypergraph",
@@ -61,7 +65,7 @@ def functions() -> Iterator[tuple[str, Any]]:
                     if (
                         not method.startswith("_")
                         and inspect.isroutine(member)
-                        and member.__qualname__.startswith(name)
+                        and member.__qualname__.startswith((name, "Graph"))
                     ):
                         yield f"{prefix}{name}.{method}", member
 
@@ -97,7 +101,7 @@ MATHEMATICAL = (
 )
 
 
-@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost"])
+@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost", "spectral_graph"])
 def test_mathematical_functions_say_cost_errors_source_and_example(name: str) -> None:
     text = inspect.getdoc(getattr(bk, name)) or ""
     for section in ("Returns", "Raises", "Notes", "Examples"):
