@@ -4,7 +4,7 @@ Compiled engine of brockett on BLAS/LAPACK. Private: use the functions of brocke
 from __future__ import annotations
 import numpy
 import typing
-__all__: list[str] = ['Accumulator', 'blas_info', 'bootstrap_power_law', 'brockett_cost', 'compare_power_law', 'descramble', 'diagonalize', 'fit_bulk', 'fit_power_law', 'lib_dir', 'marchenko_pastur', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'tracy_widom_cdf', 'tracy_widom_edge', 'tracy_widom_quantile', 'version', 'whitened_svd']
+__all__: list[str] = ['Accumulator', 'blas_info', 'bootstrap_power_law', 'brockett_cost', 'compare_power_law', 'descramble', 'diagonalize', 'fit_bulk', 'fit_power_law', 'graph_adjacency', 'graph_modes', 'graph_overlaps', 'lib_dir', 'marchenko_pastur', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'threads', 'tracy_widom_cdf', 'tracy_widom_edge', 'tracy_widom_quantile', 'version', 'whitened_svd']
 class Accumulator:
     """
     Streaming second moments. Not for use from two threads at once.
@@ -89,6 +89,18 @@ def fit_bulk(eigenvalues: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], Q:
 def fit_power_law(values: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], xmin: typing.SupportsFloat | typing.SupportsIndex, xmin_low: typing.SupportsFloat | typing.SupportsIndex, xmin_high: typing.SupportsFloat | typing.SupportsIndex, xmax: typing.SupportsFloat | typing.SupportsIndex, alpha_low: typing.SupportsFloat | typing.SupportsIndex, alpha_high: typing.SupportsFloat | typing.SupportsIndex, min_tail: typing.SupportsInt | typing.SupportsIndex, scan: bool) -> dict[str, typing.Any]:
     """
     Power-law tail of positive values; xmin 0 takes the best.
+    """
+def graph_adjacency(source: dict[str, typing.Any], target: dict[str, typing.Any]) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Squared overlaps (modes of target, modes of source).
+    """
+def graph_modes(weights: list[numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]], positions: list[int], groups: list[int], method: str, rank: typing.SupportsInt | typing.SupportsIndex) -> list[dict[str, typing.Any]]:
+    """
+    out, in, s, group, n_resolved, residual and method of each W (out, in / groups * positions); rank 0 keeps all.
+    """
+def graph_overlaps(source: dict[str, typing.Any], target: dict[str, typing.Any]) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]:
+    """
+    Overlaps (target positions * source positions * modes of target, modes of source).
     """
 def lib_dir() -> str:
     """
