@@ -330,6 +330,15 @@ def test_modules(rng):
     graph = found.graph(select=["1.weight", "3.weight"])
     assert graph.layer_edges == ((0, 1),)
 
+    class Packed(torch.nn.Module):
+        """As the layers of torch.ao.nn.quantized: weights behind a method, no parameter."""
+
+        def weight(self):
+            return torch.empty(4, 3, dtype=torch.int8)
+
+    (row,) = bk.analyze(torch.nn.Sequential(Packed())).rows
+    assert (row["name"], row["shape"], row["declined"][:14]) == ("0.weight", (4, 3), "int8: integers")
+
 
 # ---------------------------------------------------------------------------------------------------------------- graph
 def test_the_graph_joins_neighbours_that_chain(network, tmp_path):
@@ -384,8 +393,11 @@ def test_a_missing_pandas_is_named(network, monkeypatch):
 
 def test_curves_are_densities(rng):
     """Dots, bulk and tail share one scale: each integrates to the share of the eigenvalues that it stands for."""
-    W = rng.normal(size=(400, 800)) + rng.standard_t(3, size=(400, 800)) * 0.5
+    strengths = np.linspace(120, 60, 30)  # 30 spikes: a share of the eigenvalues that shows
+    W = rng.normal(size=(400, 800)) + (rng.normal(size=(400, 30)) * strengths / 20) @ rng.normal(size=(30, 800)) / 28
+    W += rng.standard_t(3, size=(400, 800)) * 0.2
     one = bk.random_matrix.layer_metrics(W)
+    assert one.n_spikes > 20
     x, y = _spectra_plot.bulk_curve(one)
     assert np.trapezoid(y, x) == pytest.approx(1 - one.n_spikes / 400, abs=2e-3)
     x, y = _spectra_plot.tail_curve(one)
