@@ -131,6 +131,30 @@ def test_any_unit(engine: str, unit: float) -> None:
     assert mu[1] == pytest.approx(mu[0] + 2 * math.log(unit), rel=1e-6)
 
 
+def test_what_float32_does_not_resolve_is_zero(engine: str) -> None:
+    """Twice the same 30 rows: rank 30, whatever a float64 Gram matrix leaves of the other 30 singular values."""
+    half = weights("heavy", (30, 80), 5).astype(np.float32)
+    m = rm.layer_metrics(np.repeat(half, 2, axis=0))
+    assert m.rank == 30
+    assert m.phase == "rank_collapse"
+    assert m.power_law.n_values == 30
+    np.testing.assert_array_equal(m.eigenvalues[30:], 0)
+
+
+def test_arrays_on_a_device(engine: str) -> None:
+    strict = pytest.importorskip("array_api_strict")
+    bk.set_engine("auto")
+    W = weights("heavy", (20, 30), 9)
+    A = strict.asarray(W, device=strict.Device("device1"))
+    assert rm.layer_metrics(A).alpha == pytest.approx(rm.layer_metrics(W).alpha, rel=1e-9)
+    eigs = rm.layer_metrics(W).eigenvalues
+    there = strict.asarray(eigs.copy(), device=strict.Device("device1"))
+    assert rm.fit_power_law(there).alpha == rm.fit_power_law(eigs).alpha
+    assert rm.fit_bulk(there, 1.5).variance == rm.fit_bulk(eigs, 1.5).variance
+    law = rm.marchenko_pastur(2.0)
+    assert str(law.cdf(there).device) == str(there.device)
+
+
 # --- phases -----------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +182,11 @@ def test_phases(engine: str, rng: np.random.Generator) -> None:
         found = rm.layer_metrics(W)
         assert found.phase == phase, (phase, found.row())
     assert rm.layer_metrics(planted(1.6)).mp_soft_rank > 2 / 3 > rm.layer_metrics(planted(9.0)).mp_soft_rank
+    # thirty strong directions of two hundred are no spikes any more
+    many = noise + math.sqrt(m) * (U[:, :30] * np.linspace(3, 9, 30)) @ V[:, :30].T
+    assert rm.layer_metrics(many).n_spikes == 30
+    assert rm.layer_metrics(many).phase in ("heavy_tailed", "bulk_decay")
+    assert rm.layer_metrics(many, criteria=rm.PhaseCriteria(spike_share=0.2)).phase == "bulk_spikes"
     # the thresholds are the caller's to choose
     strict = rm.PhaseCriteria(bulk_ks=-1.0, heavy_alpha=1e9)
     assert rm.layer_metrics(noise, criteria=strict).phase == "heavy_tailed"

@@ -178,6 +178,11 @@ def test_bulk_in_any_order_and_unit(engine: str, rng: np.random.Generator) -> No
 
 def test_pooled_slices(engine: str, rng: np.random.Generator) -> None:
     slices = [np.linalg.svd(rng.normal(size=(40, 50)), compute_uv=False) ** 2 / 50 for _ in range(9)]
+    noise = rm.fit_bulk(np.concatenate(slices), 1.25, n_matrices=9)
+    assert noise.n_spikes == 0
+    # none of nine is to have a false spike
+    edge = rm.marchenko_pastur(1.25, noise.variance).edge(40)
+    assert noise.cut == pytest.approx(edge.quantile(0.99 ** (1 / 9)), rel=1e-9)
     slices[3] = np.append(slices[3][1:], 6.0)
     fit = rm.fit_bulk(np.concatenate(slices), 1.25, n_matrices=9)
     assert fit.n_spikes == 1
