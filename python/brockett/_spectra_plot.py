@@ -46,11 +46,14 @@ def bulk_curve(one: LayerMetrics) -> tuple[Vector, Vector] | None:
     if bulk.variance is None or bulk.support is None or bulk.n_spikes is None:
         return None
     low, high = bulk.support
-    span = high - low
+    # The law that was fitted: without k spikes and the zero columns the noise is of another shape than the layer, which
+    # its edges v (1 ∓ Q^(-1/2))² tell.
+    inner, outer = np.sqrt(low), np.sqrt(high)
+    law = marchenko_pastur(max(1.0, float(((outer + inner) / (outer - inner)) ** 2)), float((outer + inner) / 2) ** 2)
     # Dense at the two edges, where the law rises like a root.
-    x = low + span * 0.5 * (1 - np.cos(np.linspace(0.0, np.pi, 202)[1:-1]))
+    x = low + (high - low) * 0.5 * (1 - np.cos(np.linspace(0.0, np.pi, 202)[1:-1]))
     share = 1 - (bulk.n_spikes + bulk.n_zero) / len(one.eigenvalues)
-    return x, share * np.asarray(marchenko_pastur(one.Q, bulk.variance).pdf(x))
+    return x, share * np.asarray(law.pdf(x))
 
 
 def tail_curve(one: LayerMetrics) -> tuple[Vector, Vector] | None:
