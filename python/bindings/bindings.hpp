@@ -16,6 +16,7 @@ void bind_patch_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
 void bind_convolution(pybind11::module_& m);
+void bind_spectral_graph(pybind11::module_& m);
 void bind_descramble(pybind11::module_& m);
 void bind_random_matrix(pybind11::module_& m);
 

@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   bind_convolution(m);
   bind_descramble(m);
   bind_random_matrix(m);
+  bind_spectral_graph(m);
 }

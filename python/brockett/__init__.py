@@ -14,7 +14,8 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import convolution, penalty, random_matrix
+from . import convolution, hypergraph, penalty, random_matrix
+from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
@@ -32,6 +33,14 @@ from ._errors import (
     Unsupported,
 )
 from ._patch_autocorrelation import PatchAutocorrelation
+from ._spectral_graph import (
+    GraphEdges,
+    GraphLayer,
+    GraphPath,
+    SpectralGraph,
+    edge_threshold,
+    spectral_graph,
+)
 from ._svd import (
     Product,
     SingularValuesInfo,
@@ -44,6 +53,7 @@ from ._svd import (
 )
 
 __all__ = [
+    "Analysis",
     "Autocorrelation",
     "BrockettCost",
     "BrockettError",
@@ -52,6 +62,9 @@ __all__ = [
     "EngineInfo",
     "EngineUnavailable",
     "FileFormatError",
+    "GraphEdges",
+    "GraphLayer",
+    "GraphPath",
     "InvalidArgument",
     "InvalidType",
     "NonFinite",
@@ -62,22 +75,27 @@ __all__ = [
     "Product",
     "SVDResult",
     "SingularValuesInfo",
+    "SpectralGraph",
     "Unsupported",
     "WhitenedSVD",
     "__version__",
+    "analyze",
     "autocorrelation",
     "brockett_cost",
     "collect",
     "convolution",
     "descramble",
     "diagonalize",
+    "edge_threshold",
     "engines",
+    "hypergraph",
     "penalty",
     "random_matrix",
     "randomized_svd",
     "set_engine",
     "set_threads",
     "singular_values",
+    "spectral_graph",
     "svd",
     "threads",
     "whitened_svd",

@@ -46,6 +46,8 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # σ and × in an ASCII locale are no reason to fail
+    from brockett import _weights_commands  # noqa: F401  # adds its commands; it needs what is above
+
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # until the block ends: then the caller's own is back
@@ -117,10 +119,21 @@ def _advance(bar: Progress, task: TaskID, done: int) -> None:
     bar.update(task, completed=done)
 
 
-def _console() -> Console:
+def check_outputs(*paths: Path | None) -> None:
+    """Refuse files that could not be written, before the work."""
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise Refused(f"{path}: the folder {path.parent} is not there")
+        if path.is_dir():
+            raise Refused(f"{path}: is a folder")
+
+
+def console(width: int = 120) -> Console:
     """Standard output; wide enough for the tables where there is no terminal to ask."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=width)
 
 
 # -------------------------------------------------------------------------------------------------------------- demo
@@ -168,14 +181,13 @@ def demo(
     footer = f"Written by brockett {_installed_version()}: {command}, {took:.0f} s."
     path = built.write(out / "index.html", footer)
 
-    console = _console()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, column in enumerate(("net", *page.COLUMNS)):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for study in studies:
         for i, layer in enumerate(study.layers):
             table.add_row(study.name, *page.row(layer), end_section=i + 1 == len(study.layers))
-    console.print(table)
+    console().print(table)
     # Not through rich, which would break a long path into lines.
     print(f"{_LEGEND}\n\npage: {path.resolve()}")
 
@@ -265,13 +277,7 @@ def descramble(
     """Descramble one layer of your own."""
     if (inputs is not None) + (autocorrelation is not None) + isotropic != 1:
         raise Refused("descramble: give exactly one of --inputs, --autocorrelation and --isotropic")
-    for path in (output, plot):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise Refused(f"{path}: the folder {path.parent} is not there")
-        if path.is_dir():
-            raise Refused(f"{path}: is a folder")
+    check_outputs(output, plot)
     smooth = _penalty(penalty, order)
     weight = _load(weights, "W")
     if weight.ndim < 2 or 0 in weight.shape:
@@ -315,7 +321,7 @@ def _describe(found: Any, weight: npt.NDArray[Any]) -> None:
     if found.gauge_conditioning is not None:
         table.add_row("gauge conditioning", f"{found.gauge_conditioning:.3g}")
     table.add_row("structure", f"{structure(flat):.3f} before, {structure(found.weights):.3f} after")
-    _console().print(table)
+    console().print(table)
 
 
 # -------------------------------------------------------------------------------------------------------------- info
@@ -336,7 +342,6 @@ def _cores() -> int:
 @app.command()
 def info() -> None:
     """Print what runs here: version, engines and why one is missing, BLAS, threads, CPU."""
-    console = _console()
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -353,4 +358,4 @@ def info() -> None:
     for variable in ("BROCKETT_ENGINE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE"):
         if variable in os.environ:
             table.add_row(variable, os.environ[variable])
-    console.print(table)
+    console().print(table)

@@ -195,8 +195,8 @@ def _check_magic(path: PathLike, file: IO[bytes]) -> None:
         raise FileFormatError(f"{os.fspath(path)}: is not a .npy file ({_describe(head, path)}{hint})")
 
 
-def _check_header(file: IO[bytes], size: int) -> None:
-    """Refuse a header that announces another amount of data than the file holds, before anything is allocated."""
+def _check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype; a header that announces more than the file holds is refused before anything is allocated."""
     version = np.lib.format.read_magic(file)
     readers: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -217,6 +217,7 @@ def _check_header(file: IO[bytes], size: int) -> None:
     expected = count * dtype.itemsize
     if size - file.tell() < expected:
         raise ValueError(f"truncated: shape {shape} of {dtype} needs {expected} bytes, {size - file.tell()} are there")
+    return shape, dtype
 
 
 @contextlib.contextmanager

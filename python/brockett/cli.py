@@ -1,4 +1,4 @@
-"""The ``brockett`` command: ``demo``, ``descramble`` and ``info``.
+"""The ``brockett`` command: ``demo``, ``descramble``, ``spectra``, ``graph`` and ``info``.
 
 Exit codes: 0 done; 1 the ``cli`` extra is not installed; 2 the input was not right, with one line on standard error
 that says what; 130 interrupted.

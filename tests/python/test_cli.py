@@ -433,6 +433,127 @@ def test_a_reader_that_left_is_no_error(tmp_path, word):
     assert done.stderr == ""
 
 
+# ------------------------------------------------------------------------------------------------------ spectra, graph
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A small network in both kinds of files, as the working directory."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(3)
+    layers = {
+        "conv.weight": rng.standard_normal((40, 3, 3, 3)).astype(np.float32),
+        "conv.bias": np.zeros(40, np.float32),
+        "a_rather_long_name.of_a_block.which_is.deep.fc1.weight": rng.standard_normal((60, 40)).astype(np.float32),
+        "fc2.weight": rng.standard_normal((20, 60)).astype(np.float32),
+    }
+    np.savez(tmp_path / "net.npz", **layers)
+    save_file(layers, tmp_path / "net.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return layers
+
+
+@pytest.mark.parametrize("name", ["net.npz", "net.safetensors"])
+def test_spectra_prints_the_table_and_writes_what_is_asked_for(weights, capsys, name):
+    assert main(["spectra", name, "-o", "t.csv", "--plot", "s.png", "--interactive", "s.html"]) == 0
+    said = capsys.readouterr()
+    found = bk.analyze(name)
+    for row in found.rows:
+        if row["alpha"] is not None:
+            (line,) = [text for text in said.out.splitlines() if "×".join(map(str, row["shape"])) + " " in text]
+            for column in ("Q", "spectral_norm", "stable_rank", "alpha", "mp_variance", "mp_soft_rank"):
+                assert f" {row[column]:.3g} " in line
+            assert row["phase"].replace("_", " ") in line
+    assert "which_is.deep.fc1" in said.out
+    assert f"weighted alpha of the network: {found.universal.value:.4g}, the mean of 3 layers" in said.out
+    assert "not analysed, 1: one axis: a bias or a normalization (conv.bias)" in said.out
+    for written in ("t.csv", "s.png", "s.html"):
+        assert f"written: {written}" in said.out
+        assert Path(written).stat().st_size > 500
+    found.save("expected.csv")
+    assert Path("t.csv").read_text() == Path("expected.csv").read_text()
+
+
+def test_spectra_options_reach_the_library(weights, capsys):
+    words = ["--select", "fc*", "--select", "conv*", "--convention", "weightwatcher", "-o", "t.json"]
+    assert main(["spectra", "net.npz", *words]) == 0
+    bk.analyze("net.npz", select=["fc*", "conv*"], convention="weightwatcher").save("expected.json")
+    assert Path("t.json").read_text() == Path("expected.json").read_text()
+    assert "which_is.deep" not in capsys.readouterr().out
+
+
+def test_graph_prints_the_joints_and_writes_what_is_asked_for(weights, capsys):
+    for output in ("g.json", "g.csv", "g.graphml"):
+        assert main(["graph", "net.npz", "-o", output, "--plot", "g.png", "--interactive", "g.html"]) == 0
+        said = capsys.readouterr().out
+        assert f"written: {output}" in said
+    graph = bk.analyze("net.npz").graph(rank=128)
+    edges = graph.edges(null="beta")
+    for number, (a, b) in enumerate(graph.layer_edges):
+        (line,) = [text for text in said.splitlines() if f" {graph.n_resolved[a]} × {graph.n_resolved[b]} " in text]
+        assert f" {np.count_nonzero(edges.edge == number)} " in line
+    lines = Path("g.csv").read_text().splitlines()
+    assert lines[0] == "from,from_mode,to,to_mode,weight,p_value"
+    assert len(lines) == 1 + len(edges)
+    first = lines[1].split(",")
+    assert (first[0], first[2]) == (graph.layers[edges.source[0]].name, graph.layers[edges.target[0]].name)
+    assert float(first[4]) == edges.weight[0]
+    graph.to_json("expected.json", null="beta")
+    assert Path("g.json").read_text() == Path("expected.json").read_text()
+    assert "graphml" in Path("g.graphml").read_text()[:300]
+    assert Path("g.html").stat().st_size > 500
+    assert Path("g.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_graph_options_reach_the_library(weights, capsys):
+    words = ["--edge", "conv.weight:fc2.weight", "--select", "c*", "--select", "fc2*"]
+    assert "expected 40 inputs" in fails(capsys, "graph", "net.npz", *words)
+    options = ["--rank", "7", "--method", "cosvr", "--sigma", "1", "--null", "chi2", "--correction", "bh"]
+    assert main(["graph", "net.npz", *options, "-o", "g.json"]) == 0
+    expected = bk.analyze("net.npz").graph(rank=7, method="cosvr")
+    expected.to_json("expected.json", sigma=1, null="chi2", correction="bh")
+    assert Path("g.json").read_text() == Path("expected.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["spectra", "none.npz"], "none.npz: No such file"),
+        (["spectra", "damaged.npz"], "damaged.npz: .*damaged"),
+        (["spectra", "text.txt"], "text.txt: is neither an .npz nor a .safetensors"),
+        (["graph", "text.txt"], "text.txt: is neither an .npz nor a .safetensors"),
+        (["spectra", "net.npz", "--select", "x*"], "select: no layer matches .*x"),
+        (["graph", "net.npz", "--select", "x*"], "select: no layer matches"),
+        (["graph", "net.npz", "--edge", "a"], "--edge: expected FROM:TO"),
+        (["graph", "net.npz", "--edge", "a:b"], "edges.*expected one of the layers"),
+        (["graph", "net.npz", "--select", "conv*", "--select", "fc2*"], "edges: no layer of conv.weight, fc2.weight"),
+        (["graph", "net.npz", "-o", "g.txt"], "g.txt: expected a name that ends in .json"),
+        (["graph", "net.npz", "--method", "x"], "svr"),
+        (["spectra", "net.npz", "--plot", "none/s.png"], "none/s.png: the folder"),
+        (["spectra", "net.npz", "--convention", "mine"], "weightwatcher"),
+        (["spectra"], "FILE"),
+    ],
+)
+def test_what_spectra_and_graph_refuse(weights, capsys, words, says):
+    Path("damaged.npz").write_bytes(Path("net.npz").read_bytes()[:-30])
+    Path("text.txt").write_text("not weights, and long enough to be read")
+    assert re.search(says, fails(capsys, *words))
+
+
+def test_a_file_without_layers_says_why(tmp_path, capsys):
+    np.savez(tmp_path / "w.npz", bias=np.zeros(4), steps=np.array(3))
+    assert main(["spectra", str(tmp_path / "w.npz"), "--plot", str(tmp_path / "p.png")]) == 2
+    said = capsys.readouterr()
+    assert "not analysed, 1: one axis" in said.out
+    assert "w.npz: holds no layer that can be analysed" in said.err
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_a_missing_plotly_is_found_out_before_the_work(weights, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setattr(bk, "analyze", lambda *_, **__: pytest.fail("worked in vain"))
+    assert "brockett[interactive]" in fails(capsys, "spectra", "net.npz", "--interactive", "s.html")
+
+
 # ---------------------------------------------------------------------------------------------------------------- info
 def test_info_says_what_runs_here(capsys, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
@@ -448,7 +569,7 @@ def test_info_says_what_runs_here(capsys, monkeypatch):
 
 
 def test_help_and_version(capsys):
-    for words in ([], ["--help"], ["-h"], ["demo", "--help"], ["descramble", "--help"]):
+    for words in ([], ["--help"], ["-h"], *([name, "--help"] for name in ("demo", "descramble", "spectra", "graph"))):
         assert main(words) == 0
         assert "--help" in capsys.readouterr().out
     assert main(["--version"]) == 0

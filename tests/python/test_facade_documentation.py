@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import brockett as bk
-from brockett import convolution, penalty, random_matrix
+from brockett import convolution, hypergraph, penalty, random_matrix
 
 MODULES = [
     "brockett",
+    "brockett._analyze",
     "brockett._autocorrelation",
     "brockett._collect",
     "brockett._descramble",
@@ -27,7 +28,14 @@ MODULES = [
     "brockett._layer_metrics",
     "brockett._marchenko_pastur",
     "brockett._power_law",
+    "brockett._graph_edges",
+    "brockett._graph_measures",
+    "brockett._graph_null",
+    "brockett._influential",
+    "brockett._profiles",
+    "brockett._spectral_graph",
     "brockett._universal_metric",
+    "brockett.hypergraph",
     "brockett.penalty",
 ]
 
@@ -46,6 +54,7 @@ def functions() -> Iterator[tuple[str, Any]]:
     spaces = [
         ("", bk, bk.__all__),
         ("convolution.", convolution, convolution.__all__),
+        ("hypergraph.", hypergraph, hypergraph.__all__),
         ("penalty.", penalty, penalty.__all__),
         ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
@@ -59,7 +68,7 @@ def functions() -> Iterator[tuple[str, Any]]:
                     if (
                         not method.startswith("_")
                         and inspect.isroutine(member)
-                        and member.__qualname__.startswith(name)
+                        and member.__qualname__.startswith((name, "Graph"))
                     ):
                         yield f"{prefix}{name}.{method}", member
 
@@ -83,10 +92,19 @@ def test_parameters_are_documented(name: str, function: Any) -> None:
         assert "Returns\n---" in text, f"{name} documents no return value"
 
 
-MATHEMATICAL = ("autocorrelation", "collect", "svd", "singular_values", "whitened_svd", "randomized_svd", "descramble")
+MATHEMATICAL = (
+    "analyze",
+    "autocorrelation",
+    "collect",
+    "svd",
+    "singular_values",
+    "whitened_svd",
+    "randomized_svd",
+    "descramble",
+)
 
 
-@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost"])
+@pytest.mark.parametrize("name", [*MATHEMATICAL, "diagonalize", "brockett_cost", "spectral_graph"])
 def test_mathematical_functions_say_cost_errors_source_and_example(name: str) -> None:
     text = inspect.getdoc(getattr(bk, name)) or ""
     for section in ("Returns", "Raises", "Notes", "Examples"):

@@ -12,4 +12,5 @@
 #include "brockett/patch_autocorrelation.hpp"  // IWYU pragma: export
 #include "brockett/penalty.hpp"          // IWYU pragma: export
 #include "brockett/random_matrix.hpp"    // IWYU pragma: export
+#include "brockett/spectral_graph.hpp"   // IWYU pragma: export
 #include "brockett/svd.hpp"              // IWYU pragma: export

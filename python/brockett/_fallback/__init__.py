@@ -15,6 +15,7 @@ from .patch_autocorrelation import PatchAccumulator
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
 from .power_law import bootstrap_power_law, compare_power_law, fit_power_law
 from .random_matrix import fit_bulk, marchenko_pastur, tracy_widom_cdf, tracy_widom_edge, tracy_widom_quantile
+from .spectral_graph import graph_adjacency, graph_modes, graph_overlaps
 from .svd import (
     normals,
     singular_values,
@@ -37,6 +38,9 @@ __all__ = [
     "diagonalize",
     "fit_bulk",
     "fit_power_law",
+    "graph_adjacency",
+    "graph_modes",
+    "graph_overlaps",
     "marchenko_pastur",
     "normals",
     "operator_singular_values",

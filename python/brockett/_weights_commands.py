@@ -1,0 +1,260 @@
+"""The commands that read the weights of a whole network: ``spectra`` and ``graph``."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+from collections import Counter
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import brockett as bk
+from brockett import _files
+from brockett._analyze import graph_of
+from brockett._commands import Refused, app, check_outputs, console
+
+Weights = Annotated[Path, typer.Argument(metavar="FILE", help="Weights: an .npz or .safetensors file.")]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Only layers whose name matches, such as 'encoder.*'; may be given again."),
+]
+Plot = Annotated[Path | None, typer.Option(metavar="PNG", help="Picture.")]
+Interactive = Annotated[
+    Path | None, typer.Option(metavar="HTML", help="Page to look around in (needs brockett[interactive]).")
+]
+
+
+class Convention(str, Enum):
+    brockett = "brockett"
+    weightwatcher = "weightwatcher"
+    deepdataprofiler = "deepdataprofiler"
+
+
+class Method(str, Enum):
+    svr = "svr"
+    cosvr = "cosvr"
+
+
+class Null(str, Enum):
+    beta = "beta"
+    chi2 = "chi2"
+
+
+class Correction(str, Enum):
+    bonferroni = "bonferroni"
+    bh = "bh"
+
+
+def _check(interactive: Path | None, *others: Path | None) -> None:
+    """What would fail after the work is found out before it."""
+    check_outputs(interactive, *others)
+    if interactive is not None and importlib.util.find_spec("plotly") is None:
+        raise Refused("--interactive needs Plotly: pip install 'brockett[interactive]'")
+
+
+def _written(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            print(f"written: {path}")
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+# ------------------------------------------------------------------------------------------------------------- spectra
+_SHOWN = (
+    ("Q", "Q"),
+    ("σ₁", "spectral_norm"),
+    ("stable rank", "stable_rank"),
+    ("eff. rank", "effective_rank"),
+    ("α", "alpha"),
+    ("α log λ", "alpha_weighted"),
+    ("MP var.", "mp_variance"),
+    ("spikes", "n_spikes"),
+    ("soft rank", "mp_soft_rank"),
+)
+
+
+@app.command()
+def spectra(
+    file: Weights,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="TABLE", help="The whole table: .json (with spectra) or .csv."),
+    ] = None,
+    plot: Plot = None,
+    interactive: Interactive = None,
+    select: Select = None,
+    convention: Annotated[
+        Convention, typer.Option(help="Whose normalization of eigenvalues, and what comes with it.")
+    ] = Convention.brockett,
+    panels: Annotated[int, typer.Option(min=1, help="Layers in the picture at most, spread evenly.")] = 12,
+) -> None:
+    """Spectra of all layers: norms, ranks, power-law tails, Marchenko–Pastur bulks, phases."""
+    _check(interactive, output, plot)
+    found = bk.analyze(file, select=select, convention=convention.value, progress=True)
+    if output is not None:
+        found.save(output)
+    console(150).print(_table(found))
+    for line in _notes(found):
+        print(line)
+    if not found.metrics:
+        raise Refused(f"{file}: holds no layer that can be analysed (see above)")
+    if plot is not None:
+        found.plot(plot, max_layers=panels)
+    if interactive is not None:
+        found.interactive(interactive)
+    _written(output, plot, interactive)
+
+
+def _table(found: bk.Analysis) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("layer", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    for title, _ in _SHOWN:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("phase", no_wrap=True)
+    for row in found.rows:
+        if row["name"] not in found.metrics:
+            continue
+        numbers = (_number(row[column]) for _, column in _SHOWN)
+        shape = "×".join(map(str, row["shape"]))
+        table.add_row(_short(row["name"]), shape, *numbers, (row["phase"] or "–").replace("_", " "))
+    return table
+
+
+def _short(name: str, width: int = 31) -> str:
+    """The end of a long name, which tells layers apart."""
+    plain = name.removesuffix(".weight")
+    return plain if len(plain) <= width else "…" + plain[1 - width :]
+
+
+def _notes(found: bk.Analysis) -> list[str]:
+    """Why numbers are missing, and which tensors are no layers; the many biases in one line."""
+    lines = []
+    universal = found.universal
+    if universal is not None and universal.value is not None:
+        lines.append(f"weighted alpha of the network: {universal.value:.4g}, the mean of {universal.n_layers} layers")
+    lines += [
+        f"{row['name']}: {row['declined']}" for row in found.rows if row["declined"] and row["name"] in found.metrics
+    ]
+    others = Counter(row["declined"] for row in found.rows if row["name"] not in found.metrics)
+    for reason, count in others.most_common():
+        names = [row["name"] for row in found.rows if row["declined"] == reason and row["name"] not in found.metrics]
+        listed = ", ".join(names[:3]) + (" …" if count > 3 else "")
+        lines.append(f"not analysed, {count}: {reason} ({listed})")
+    return lines
+
+
+# --------------------------------------------------------------------------------------------------------------- graph
+@app.command()
+def graph(
+    file: Weights,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="GRAPH", help="The graph: .json, .graphml, or .csv of its edges."),
+    ] = None,
+    plot: Plot = None,
+    interactive: Interactive = None,
+    select: Select = None,
+    edge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FROM:TO", help="Layers that are joined; by default each and the next, where shapes fit."),
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="Kernel positions to the inputs (svr) or the outputs (cosvr).")
+    ] = Method.svr,
+    rank: Annotated[int, typer.Option(min=0, help="Leading modes of each layer; 0 for all.")] = 128,
+    sigma: Annotated[float, typer.Option(help="Significance of an edge.")] = 3.0,
+    null: Annotated[
+        Null, typer.Option(help="Distribution of an overlap by chance: exact, or the paper's.")
+    ] = Null.beta,
+    correction: Annotated[Correction | None, typer.Option(help="For the number of pairs tested.")] = None,
+) -> None:
+    """The singular value graph: how the modes of one layer feed those of the next."""
+    _check(interactive, output, plot)
+    if output is not None and output.suffix.lower() not in (".json", ".graphml", ".csv"):
+        raise Refused(f"{output}: expected a name that ends in .json, .graphml or .csv")
+    if output is not None and output.suffix.lower() == ".graphml" and importlib.util.find_spec("networkx") is None:
+        raise Refused(f"{output}: GraphML needs networkx: pip install networkx")
+    pairs = None if not edge else [_pair(one) for one in edge]
+    with Console(stderr=True).status("decomposing the layers"):
+        found = graph_of(file, pairs, method.value, rank or None, select)
+        options: dict[str, Any] = {
+            "sigma": sigma,
+            "null": null.value,
+            "correction": None if correction is None else correction.value,
+        }
+        edges = found.edges(**options)
+    if output is not None:
+        suffix = output.suffix.lower()
+        if suffix == ".csv":
+            _write_edges(found, edges, output)
+        else:
+            (found.to_json if suffix == ".json" else found.to_graphml)(output, **options)
+    if plot is not None:
+        found.plot(plot, **options)
+    if interactive is not None:
+        from brockett._interactive import write_graph
+
+        write_graph(found, edges, interactive)
+    console().print(_joints(found, edges))
+    _written(output, plot, interactive)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    first, colon, second = text.partition(":")
+    if not colon or not first or not second:
+        raise Refused(f"--edge: expected FROM:TO, two names of layers, got {text!r}")
+    return first, second
+
+
+def _joints(found: Any, edges: Any) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("from", overflow="fold")
+    table.add_column("to", overflow="fold")
+    for title in ("modes", "edges", "by chance", "strongest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for number, (a, b) in enumerate(found.layer_edges):
+        here = edges.edge == number
+        pairs = found.n_resolved[a] * found.n_resolved[b]
+        weight = edges.weight[here]
+        table.add_row(
+            found.layers[a].name,
+            found.layers[b].name,
+            f"{found.n_resolved[a]} × {found.n_resolved[b]}",
+            str(int(np.count_nonzero(here))),
+            _number(pairs * edges.cut),
+            _number(float(weight.max()) if len(weight) else None),
+        )
+    return table
+
+
+def _write_edges(found: Any, edges: Any, path: Path) -> None:
+    columns = edges.columns()
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
+    table.writerow(["from", "from_mode", "to", "to_mode", "weight", "p_value"])
+    names = [layer.name for layer in found.layers]
+    for k in range(len(edges)):
+        table.writerow(
+            [
+                names[columns["source"][k]],
+                columns["source_mode"][k],
+                names[columns["target"][k]],
+                columns["target_mode"][k],
+                repr(float(columns["weight"][k])),
+                repr(float(columns["p_value"][k])),
+            ]
+        )
+    with _files.atomic_write(path) as file:
+        file.write(written.getvalue().encode())
