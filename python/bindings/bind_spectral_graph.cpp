@@ -7,14 +7,14 @@
 namespace brockett::python {
 namespace {
 
-using Arrays = py::typing::List<py::array>;
+using Arrays = py::typing::List<ArrayRef>;
 using Counts = py::typing::List<py::int_>;
 
 template <class T>
-Dict to_dict(LayerModes<T> r) {
+Dict to_dict(LayerModes<T> r, const Place& place) {
   Dict out;
-  out["out"] = to_numpy(r.out);
-  out["in"] = to_numpy(r.in);
+  out["out"] = to_python(r.out, place);
+  out["in"] = to_python(r.in, place);
   out["s"] = to_numpy(std::move(r.s));
   out["group"] = to_numpy(std::move(r.group));
   out["n_resolved"] = r.n_resolved;
@@ -25,12 +25,12 @@ Dict to_dict(LayerModes<T> r) {
 
 /// Those of `weights` that hold T, decomposed together; the rest of `found` is left alone.
 template <class T>
-void decompose(const Arrays& weights, const Counts& positions, const Counts& groups, const GraphParams& params,
-               std::vector<py::object>& found) {
+void decompose(const std::vector<ArrayRef>& weights, const Counts& positions, const Counts& groups,
+               const GraphParams& params, const Workplace& where, std::vector<py::object>& found) {
   std::vector<GraphLayer<T>> layers;
   std::vector<std::size_t> at;
   for (std::size_t k = 0; k < found.size(); ++k) {
-    const auto array = py::cast<py::array>(weights[k]);
+    const ArrayRef& array = weights[k];
     const std::string name = "layers[" + std::to_string(k) + "]";
     if (!holds<float>(array) && !holds<double>(array)) {
       throw InvalidArgument(name, "expected float32 or float64, got " + dtype_name(array));
@@ -44,8 +44,8 @@ void decompose(const Arrays& weights, const Counts& positions, const Counts& gro
     layers.push_back(std::move(layer));
     at.push_back(k);
   }
-  auto modes = unlocked([&] { return layer_modes<T>(interruptible(), layers, params); });
-  for (std::size_t j = 0; j < at.size(); ++j) found[at[j]] = to_dict(std::move(modes[j]));
+  auto modes = unlocked([&] { return layer_modes<T>(where.context(), layers, params); });
+  for (std::size_t j = 0; j < at.size(); ++j) found[at[j]] = to_dict(std::move(modes[j]), where.place());
 }
 
 Dicts graph_modes(const Arrays& weights, const Counts& positions, const Counts& groups, const std::string& method,
@@ -60,16 +60,21 @@ Dicts graph_modes(const Arrays& weights, const Counts& positions, const Counts& 
   if (positions.size() != found.size() || groups.size() != found.size()) {
     throw InvalidArgument("layers", "expected as many positions and groups as weights");
   }
-  decompose<float>(weights, positions, groups, params, found);
-  decompose<double>(weights, positions, groups, params, found);
+  std::vector<ArrayRef> arrays;
+  for (const auto& one : weights) arrays.push_back(py::cast<ArrayRef>(one));
+  Workplace where{};
+  for (std::size_t k = 0; k < arrays.size(); ++k) {
+    where.add(("layers[" + std::to_string(k) + "]").c_str(), arrays[k].place());
+  }
+  decompose<float>(arrays, positions, groups, params, where, found);
+  decompose<double>(arrays, positions, groups, params, where, found);
   Dicts out;
   for (auto& one : found) out.append(std::move(one));
   return out;
 }
 
-/// The view of vectors (channels, positions modes), column-major, that `side` describes.
-ModeView mode_view(const Dict& side, const char* name) {
-  const auto vectors = py::cast<py::array>(side["vectors"]);
+/// Vectors (channels, positions modes), column-major, that `side` describes.
+ModeView mode_view(const Dict& side, const ArrayRef& vectors, const char* name) {
   ModeView v;
   v.modes = py::cast<index_t>(side["modes"]);
   v.resolved = py::cast<index_t>(side["resolved"]);
@@ -92,6 +97,15 @@ ModeView mode_view(const Dict& side, const char* name) {
   return v;
 }
 
+/// What `f` makes of the outputs of one layer and the inputs of another.
+py::object joined(const Dict& source, const Dict& target,
+                  Array<double> (*f)(const Context&, const ModeView&, const ModeView&)) {
+  const auto outputs = py::cast<ArrayRef>(source["vectors"]), inputs = py::cast<ArrayRef>(target["vectors"]);
+  const ModeView from = mode_view(source, outputs, "source"), to = mode_view(target, inputs, "target");
+  const Workplace where{{"source", &outputs}, {"target", &inputs}};
+  return to_python(unlocked([&] { return f(where.context(), from, to); }), where.place());
+}
+
 }  // namespace
 
 void bind_spectral_graph(py::module_& m) {
@@ -100,18 +114,10 @@ void bind_spectral_graph(py::module_& m) {
       py::arg("rank"),
       "out, in, s, group, n_resolved, residual and method of each W (out, in / groups * positions); rank 0 keeps all.");
   m.def(
-      "graph_adjacency",
-      [](const Dict& source, const Dict& target) {
-        const ModeView from = mode_view(source, "source"), to = mode_view(target, "target");
-        return to_numpy(unlocked([&] { return adjacency(interruptible(), from, to); }));
-      },
+      "graph_adjacency", [](const Dict& source, const Dict& target) { return joined(source, target, &adjacency); },
       py::arg("source"), py::arg("target"), "Squared overlaps (modes of target, modes of source).");
   m.def(
-      "graph_overlaps",
-      [](const Dict& source, const Dict& target) {
-        const ModeView from = mode_view(source, "source"), to = mode_view(target, "target");
-        return to_numpy(unlocked([&] { return overlaps(interruptible(), from, to); }));
-      },
+      "graph_overlaps", [](const Dict& source, const Dict& target) { return joined(source, target, &overlaps); },
       py::arg("source"), py::arg("target"),
       "Overlaps (target positions * source positions * modes of target, modes of source).");
 }
