@@ -181,6 +181,23 @@ def planted(rng: np.random.Generator, n: int = 64) -> list[np.ndarray]:
     return [W + 9 * np.outer(vectors[k + 1], vectors[k]) for k, W in enumerate(layers)]
 
 
+def test_benjamini_hochberg_by_hand() -> None:
+    """p-values 0.001, 0.0126, 0.0187, 0.9 at level 0.025: one is below 0.025 / 4, the third below 3 · 0.025 / 4."""
+    # n = 3: u · v is uniform on [-1, 1], so that p = 1 - |u · v|; one vector a layer
+    ends = [0.001, 0.0126, 0.0187, 0.9]
+    layers: dict[str, Any] = {"start": np.array([[1.0], [0.0], [0.0]])}
+    for k, p in enumerate(ends):
+        layers[f"end {k}"] = np.array([[1 - p, math.sqrt(1 - (1 - p) ** 2), 0.0]])
+    g = bk.spectral_graph(layers, [("start", f"end {k}") for k in range(4)])
+    found = {c: g.edges(null="beta", correction=c, alpha=0.025) for c in (None, "bonferroni", "bh")}
+    np.testing.assert_allclose(found[None].p_value, ends[:3], rtol=1e-9)
+    np.testing.assert_array_equal(found["bonferroni"].target, [1])
+    np.testing.assert_array_equal(
+        found["bh"].target, [1, 2, 3]
+    )  # 0.0187 ≤ 3 · 0.025 / 4 takes the second along, above 2 · 0.025 / 4
+    assert found["bh"].n_tests == 4
+
+
 @pytest.mark.parametrize("null", ["chi2", "beta"])
 @pytest.mark.parametrize("correction", [None, "bonferroni", "bh"])
 def test_edges(engine: str, correction: str | None, null: str, rng: np.random.Generator) -> None:
