@@ -16,7 +16,7 @@ from typing import Any
 
 from . import _arrays, _options
 from ._arrays import Operand
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, NonFinite
 from ._svd import SVDResult, svd
 
 __all__ = [
@@ -312,8 +312,12 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
     engine = kernel.space.engine("K").module
     for part in range(parts):
         rows = _arrays.described(flat.array[part * out : (part + 1) * out, :])
-        with _arrays.user_errors(Operand(rows, "K", (out, *shape[1:]), kernel.dtype, kernel.space)):
-            found = engine.singular_values(rows, "auto")
+        operand = Operand(rows, "K", (out, *shape[1:]), kernel.dtype, kernel.space)
+        try:
+            with _arrays.user_errors(operand, rename={"A": "K"}):
+                found = engine.singular_values(rows, "auto")
+        except NonFinite as error:
+            raise NonFinite("K", (error.index[0] + part * out, *error.index[1:])) from None
         norm = max(norm, float(found["values"][0]))
     return NormBounds(norm, math.sqrt(math.prod(shape[2:])) * norm)
 
@@ -401,7 +405,8 @@ def _wrapped(xp: Any, K: Any, grid: tuple[int, ...]) -> Any:
             continue
         pieces = []
         for first in range(0, size, n):
-            piece = K[:, :, first : first + n, ...] if axis == 2 else K[:, :, :, first : first + n]
+            part = slice(first, min(first + n, size))
+            piece = K[:, :, part, ...] if axis == 2 else K[:, :, :, part]
             if piece.shape[axis] < n:
                 shape = list(piece.shape)
                 shape[axis] = n - shape[axis]
