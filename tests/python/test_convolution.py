@@ -198,6 +198,56 @@ def test_magnitudes(engine: str, rng: np.random.Generator) -> None:
         assert np.allclose(convolution.operator_singular_values(K * scale, 4) / scale, s, rtol=1e-12, atol=1e-8 * s[0])
 
 
+def test_batch_norm_is_folded(engine: str, rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    for layer, bn, X in (
+        (torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5), torch.randn(4, 3, 6, 6)),
+        (torch.nn.Conv1d(4, 6, 3, groups=2, bias=False), torch.nn.BatchNorm1d(6, affine=False), torch.randn(4, 4, 7)),
+        (torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4, eps=0.1), torch.randn(8, 3)),
+    ):
+        layer, bn, X = layer.double(), bn.double(), X.double()
+        with torch.no_grad():
+            for _ in range(3):
+                bn(3 * layer(X) + 1)
+            for p in bn.parameters():
+                p.uniform_(-2, 2)
+            want = bn.eval()(layer(X))
+            K, bias = convolution.fold_batch_norm(layer.weight, layer.bias, bn)
+            assert isinstance(K, torch.Tensor)
+            layer.weight.copy_(K)
+            got = layer(X) + (bias - (0 if layer.bias is None else layer.bias)).reshape(-1, *[1] * (X.ndim - 2))
+        assert float((got - want).abs().max()) < 1e-13
+    with pytest.raises(bk.InvalidArgument, match="running_mean"):
+        convolution.fold_batch_norm(layer.weight, None, torch.nn.BatchNorm1d(4, track_running_stats=False))
+    good = {"running_mean": [0.0, 0], "running_var": [1.0, 2], "eps": 0.0}
+    kernel = rng.normal(size=(2, 3, 1)).astype(np.float32)
+    folded, shift = convolution.fold_batch_norm(kernel, bn=good)
+    assert (folded.dtype, shift.tolist()) == (np.float32, [0, 0])
+    assert np.allclose(folded[1], kernel[1] / math.sqrt(2), rtol=1e-7)
+    for name, broken in (
+        ("bn.running_var", {**good, "running_var": [1.0, 0]}),
+        ("bn.running_var", {**good, "running_var": [1.0]}),
+        ("bn.running_mean", {**good, "running_mean": [np.nan, 0]}),
+        ("bn.weight", {**good, "weight": [1.0, np.inf]}),
+        ("bn.eps", {**good, "eps": -1.0}),
+        ("bn", None),
+        ("bn", {}),
+    ):
+        with pytest.raises(bk.InvalidArgument) as caught:
+            convolution.fold_batch_norm(kernel, bn=broken)
+        assert caught.value.argument == name
+
+
+def test_fully_connected_layers_are_kernels(engine: str, rng: np.random.Generator) -> None:
+    W, X = rng.normal(size=(4, 24)), rng.normal(size=(2, 3, 2, 4))
+    K = convolution.as_kernel(W, (3, 2, 4))
+    assert np.abs(np.einsum("ochw,nchw->no", K, X) - X.reshape(2, -1) @ W.T).max() < 1e-13
+    for argument, shape in (("W", (3, 2, 3)), ("input_shape", (24,)), ("input_shape", "3"), ("input_shape", (0, 2, 4))):
+        with pytest.raises(bk.InvalidArgument) as caught:
+            convolution.as_kernel(W, shape)
+        assert caught.value.argument == argument
+
+
 def test_bad_input_is_named(engine: str, rng: np.random.Generator) -> None:
     K = rng.normal(size=(4, 2, 3, 3))
     values = convolution.operator_singular_values
