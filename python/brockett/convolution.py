@@ -10,19 +10,24 @@ exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from . import _arrays, _options
 from ._arrays import Operand
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, NonFinite
 from ._svd import SVDResult, svd
 
 __all__ = [
     "NormBounds",
     "UnfoldedSVD",
+    "as_kernel",
     "channel_gram",
+    "fold_batch_norm",
     "norm_bounds",
     "operator_singular_values",
     "unfolded_svd",
@@ -206,7 +211,7 @@ def operator_singular_values(
         Height and width of the input (length, for sequences); an int goes for all axes.
     top : int, optional
         Only that many of the largest values. Frequencies which cannot hold one of them are told by an upper bound and
-        left unsolved, so of a large layer this takes a fraction of the time.
+        left unsolved: most of them for smooth kernels, few or none for random ones, whose frequencies are alike.
     stride : int or tuple of int, default 1
         Must divide the input shape.
     groups : int, default 1
@@ -312,8 +317,12 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
     engine = kernel.space.engine("K").module
     for part in range(parts):
         rows = _arrays.described(flat.array[part * out : (part + 1) * out, :])
-        with _arrays.user_errors(Operand(rows, "K", (out, *shape[1:]), kernel.dtype, kernel.space)):
-            found = engine.singular_values(rows, "auto")
+        operand = Operand(rows, "K", (out, *shape[1:]), kernel.dtype, kernel.space)
+        try:
+            with _arrays.user_errors(operand, rename={"A": "K"}):
+                found = engine.singular_values(rows, "auto")
+        except NonFinite as error:
+            raise NonFinite("K", (error.index[0] + part * out, *error.index[1:])) from None
         norm = max(norm, float(found["values"][0]))
     return NormBounds(norm, math.sqrt(math.prod(shape[2:])) * norm)
 
@@ -355,6 +364,124 @@ def channel_gram(K: Any) -> Any:
     flat = _arrays.unfolded(kernel)
     with _arrays.user_errors(flat):
         return kernel.space.back(kernel.space.engine("K").module.channel_gram(flat.array))
+
+
+def fold_batch_norm(K: Any, bias: Any = None, bn: Any = None) -> tuple[Any, Any]:
+    """A layer and the batch normalization after it as one layer, as they are in evaluation mode.
+
+    Parameters
+    ----------
+    K : array_like (out, in, k…) or (out, in)
+        Weights of the convolution or of a fully connected layer.
+    bias : array_like (out,), optional
+        Its bias.
+    bn : torch.nn.BatchNorm1d, torch.nn.BatchNorm2d or a mapping
+        Anything with `running_mean`, `running_var` (out,), `eps`, and `weight` and `bias` (out,) or None; a mapping
+        holds them under these names, `eps` 1e-5 and the last two None where it does not.
+
+    Returns
+    -------
+    K, bias : array, array (out,)
+        γ / √(variance + eps) K, and γ / √(variance + eps) (bias - mean) + β. In the dtype of K, computed in float64.
+
+    Raises
+    ------
+    NonFinite
+        NaN or Inf in one of the vectors, which is named.
+    InvalidArgument, InvalidType
+        A vector has not one number for each output, or a variance + eps is not positive; no running statistics.
+
+    Notes
+    -----
+    O(size of K).
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, ICML 2015, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> bn = {"running_mean": [1.0], "running_var": [4.0], "eps": 0.0, "weight": [6.0], "bias": [0.5]}
+    >>> K, bias = bk.convolution.fold_batch_norm(np.ones((1, 1, 2)), [2.0], bn)
+    >>> K.tolist(), bias.tolist()
+    ([[[3.0, 3.0]]], [3.5])
+    """
+    weights = _arrays.accept(K, "K")
+    if weights.ndim < 2 or 0 in weights.shape:
+        raise InvalidArgument("K", f"expected weights (out, in, …), got shape {weights.shape}")
+    if bn is None:
+        raise InvalidArgument("bn", "expected a batch normalization, got None")
+    out, space = weights.shape[0], weights.space
+
+    def part(name: str, default: Any) -> Any:
+        return bn.get(name, default) if isinstance(bn, Mapping) else getattr(bn, name, default)
+
+    def vector(value: Any, name: str, default: float) -> npt.NDArray[np.float64]:
+        return np.full(out, default) if value is None else _arrays.host_vector(value, name, out, space)
+
+    mean, variance = part("running_mean", None), part("running_var", None)
+    if mean is None or variance is None:
+        raise InvalidArgument("bn", "has no running_mean and running_var: nothing is known of its evaluation mode")
+    spread = vector(variance, "bn.running_var", 1.0) + _options.number("bn.eps", part("eps", 1e-5), least=0)
+    if not (spread > 0).all():
+        at = int(np.argmin(spread > 0))
+        raise InvalidArgument("bn.running_var", f"plus eps must be positive, is {spread[at]} at index ({at},)")
+    gain = vector(part("weight", None), "bn.weight", 1.0) / np.sqrt(spread)
+    moved = vector(bias, "bias", 0.0) - vector(mean, "bn.running_mean", 0.0)
+    shift = gain * moved + vector(part("bias", None), "bn.bias", 0.0)
+    xp = space.xp
+    dtype = xp.float64 if weights.dtype == "float64" else xp.float32
+    place = space.place()
+    where = {"device": place["device"]} if place else {}
+    scale = xp.reshape(xp.asarray(gain, **where), (out,) + (1,) * (weights.ndim - 1))
+    folded = weights.as_float64().array * scale
+    return space.back(xp.astype(folded, dtype)), space.back(xp.astype(xp.asarray(shift, **where), dtype))
+
+
+def as_kernel(W: Any, input_shape: Sequence[int]) -> Any:
+    """A fully connected layer that reads a flattened image, as the convolution over that whole image.
+
+    Parameters
+    ----------
+    W : array_like (out, channels · height · width)
+        Weights of the layer behind a flattening of (channels, height, width), in that order.
+    input_shape : tuple of int
+        (channels, height, width), or (channels, length).
+
+    Returns
+    -------
+    K : array (out, channels, height, width)
+        The same numbers.
+
+    Raises
+    ------
+    InvalidArgument, InvalidType
+        Sizes do not fit.
+
+    Notes
+    -----
+    No data is moved.
+
+    References
+    ----------
+    D. Meller, N. Berkouk, arXiv 2302.08183, section 3 (transitions from convolutional to fully connected layers).
+
+    Examples
+    --------
+    >>> import numpy as np, brockett as bk
+    >>> bk.convolution.as_kernel(np.ones((10, 12)), (3, 2, 2)).shape
+    (10, 3, 2, 2)
+    """
+    weights = _arrays.accept(W, "W")
+    if isinstance(input_shape, str) or not hasattr(input_shape, "__len__") or len(input_shape) not in (2, 3):
+        raise InvalidArgument(
+            "input_shape", f"expected (channels, height, width) or (channels, length), got {input_shape!r}"
+        )
+    shape = tuple(_options.count("input_shape", n, least=1) for n in input_shape)
+    if weights.ndim != 2 or weights.shape[1] != math.prod(shape) or weights.shape[0] == 0:
+        raise InvalidArgument("W", f"expected (out, {math.prod(shape)}) to fit {shape}, got shape {weights.shape}")
+    return weights.space.back(weights.space.xp.reshape(weights.array, (weights.shape[0], *shape)))
 
 
 def _kernel(K: Any) -> Operand:
@@ -401,7 +528,8 @@ def _wrapped(xp: Any, K: Any, grid: tuple[int, ...]) -> Any:
             continue
         pieces = []
         for first in range(0, size, n):
-            piece = K[:, :, first : first + n, ...] if axis == 2 else K[:, :, :, first : first + n]
+            part = slice(first, min(first + n, size))
+            piece = K[:, :, part, ...] if axis == 2 else K[:, :, :, part]
             if piece.shape[axis] < n:
                 shape = list(piece.shape)
                 shape[axis] = n - shape[axis]

@@ -162,16 +162,16 @@ TYPED_TEST(PatchAutocorrelationTest, equals_the_moments_of_the_patches) {
         this->add(acc, x);
         EXPECT_LE(this->error(acc, {x}), center ? 1e-12 : 1e-14);
         // a second batch of another size, and weights with a zero
-        const Images y = random_images(3, p.in_channels, one.height + 2, one.width + 1, 8, center ? -20 : 0);
-        const std::vector<double> w{0.5, 0, 2};
+        const Images y = random_images(4, p.in_channels, one.height + 2, one.width + 1, 8, center ? -20 : 0);
+        const std::vector<double> w{0.5, 0, 2, 3};
         this->add(acc, y, w);
         Images kept = y;  // the image of weight 0 is not a sample
-        const std::size_t image = y.data.size() / 3;
-        kept.n = 2;
+        const std::size_t image = y.data.size() / 4;
+        kept.n = 3;
         kept.data.erase(kept.data.begin() + static_cast<std::ptrdiff_t>(image),
                         kept.data.begin() + static_cast<std::ptrdiff_t>(2 * image));
         const std::vector<double> ones(static_cast<std::size_t>(one.n), 1.0);
-        EXPECT_LE(this->error(acc, {x, kept}, {ones, {0.5, 2}}), center ? 1e-12 : 1e-14);
+        EXPECT_LE(this->error(acc, {x, kept}, {ones, {0.5, 2, 3}}), center ? 1e-12 : 1e-14);
       }
     }
   }

@@ -125,7 +125,7 @@ def test_layers_are_chosen_by_name(net: Any, x: Any) -> None:
     single = nn.Linear(3, 2)
     assert list(bk.collect(single, [x], progress=False)) == [""]
     for layers, error, message in (
-        (["4"], bk.InvalidArgument, r"no module '4'; linear layers are \['0', '3'\]"),
+        (["4"], bk.InvalidArgument, r"no module '4'; linear and convolutional layers are \['0', '3'\]"),
         (["1"], bk.Unsupported, "'1' is a Tanh"),
         ([], bk.InvalidArgument, "at least one"),
         ("0", bk.InvalidType, "sequence of names"),

@@ -181,12 +181,14 @@ class PatchAccumulator:
         for group in range(self._groups):
             size = channels // self._groups
             part = padded[:, group * size : (group + 1) * size, :, :]
-            blocks = []
+            blocks: list[list[Array]] = [[None] * len(taps) for _ in taps]
             means = []
-            for tap in taps:
+            for i, tap in enumerate(taps):
                 weighted = self._slice(part, tap, windows, each)
                 means.append(xp.sum(weighted, axis=1) / weight)
-                blocks.append([weighted @ xp.matrix_transpose(self._slice(part, other, windows)) for other in taps])
+                for j, other in enumerate(taps[: i + 1]):
+                    blocks[i][j] = weighted @ xp.matrix_transpose(self._slice(part, other, windows))
+                    blocks[j][i] = xp.matrix_transpose(blocks[i][j])
             mean = xp.stack(means, axis=1)  # (size, taps)
             moment = xp.stack([xp.stack(row, axis=1) for row in blocks], axis=1)  # (size, taps, taps, size)
             moment = xp.reshape(xp.permute_dims(moment, (0, 1, 3, 2)), (self.n_features, self.n_features))
