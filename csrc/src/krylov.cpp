@@ -428,15 +428,16 @@ namespace {
 template <class T>
 KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
                           const typename Lanczos<T>::Ritz& ritz, index_t r, double tol) {
-  // Squares lose what is below 1e-8 s_1; a basis of the whole space has it still.
-  const bool all = lanczos.width() == 0 && ritz.sigma[at(r - 1)] < 1e-4 * ritz.sigma[0];
+  // Squares lose half of the digits of small values; a basis of the whole space has them still.
+  constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
+  const bool all = lanczos.width() == 0 && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
   Buffer<double> back;
   KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back);
   while (best.residual > tol && best.residual < kStagnation<T>) {
     const Buffer<double> V = std::move(back);
     orthonormalize_columns(context.backend().full(), V);
     KrylovTriplets<T> next = finish.triplets(V, r, back);
-    const bool helped = next.residual < 0.7 * best.residual;
+    const bool helped = next.residual < 0.9 * best.residual;
     if (next.residual < best.residual) best = std::move(next);
     if (!helped) break;
   }

@@ -128,7 +128,8 @@ Dict svd_one(const py::array& A, index_t rank, double tol, double frobenius_tol,
 }
 
 Dicts svd_batch(const py::array& A, index_t rank, double tol, double frobenius_tol, const std::string& method,
-                std::uint64_t seed, index_t oversampling, int iterations, const std::string& signs, index_t max_columns) {
+                std::uint64_t seed, index_t oversampling, int iterations, const std::string& signs,
+                index_t max_columns) {
   const SvdParams p = svd_params(rank, tol, frobenius_tol, method, seed, oversampling, iterations, signs, max_columns);
   return by_dtype(A, "A", [&](auto type) {
     using T = decltype(type);
@@ -223,8 +224,8 @@ Dict whitened(const py::array& W, const py::array& R, index_t rank) {
 
 void bind_svd(py::module_& m) {
   m.def("svd", &svd_one, py::arg("A"), py::arg("rank"), py::arg("tol"), py::arg("frobenius_tol"), py::arg("method"),
-        py::arg("seed"), py::arg("oversampling"), py::arg("iterations"), py::arg("signs"),
-        py::arg("max_columns") = 0, "U, s, Vt, residual, method and columns of A (m, n); rank 0 keeps all.");
+        py::arg("seed"), py::arg("oversampling"), py::arg("iterations"), py::arg("signs"), py::arg("max_columns") = 0,
+        "U, s, Vt, residual, method and columns of A (m, n); rank 0 keeps all.");
   m.def("svd_batch", &svd_batch, py::arg("A"), py::arg("rank"), py::arg("tol"), py::arg("frobenius_tol"),
         py::arg("method"), py::arg("seed"), py::arg("oversampling"), py::arg("iterations"), py::arg("signs"),
         py::arg("max_columns") = 0, "svd of each matrix of A (batch, m, n), on the workers.");

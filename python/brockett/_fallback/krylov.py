@@ -299,15 +299,15 @@ def krylov(
     stagnation = 400 * (2.0**-52 if M.dtype == M.xp.float64 else 2.0**-23)
 
     def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
-        # squares lose what is below 1e-8 s₁; a basis of the whole space has it still
-        everything = L.width == 0 and sigma[r - 1] < 1e-4 * sigma[0]
+        # squares lose half of the digits of small values; a basis of the whole space has them still
+        everything = L.width == 0 and sigma[r - 1] < (1e-5 if M.dtype == M.xp.float64 else 0.03) * sigma[0]
         found = triplets(L, orthonormal(float64(L.vectors(Q if everything else Q[:, :r]))), r)
         back = found[4]
         # half steps of orthogonal iteration in float64 take the rounding of the Lanczos vectors out
         while goal < found[3] < stagnation:
             now = triplets(L, orthonormal(back), r)
             back = now[4]
-            helped = now[3] < 0.7 * found[3]
+            helped = now[3] < 0.9 * found[3]
             if now[3] < found[3]:
                 found = now
             if not helped:
