@@ -53,7 +53,16 @@ VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("peer", VALUES)
-@pytest.mark.parametrize("shape", [(1024, 1024), pytest.param((4096, 11008), marks=LARGE)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1024, 1024),
+        pytest.param((2048, 2048), marks=LARGE),
+        pytest.param((4096, 4096), marks=LARGE),
+        pytest.param((4096, 11008), marks=LARGE),
+    ],
+    ids=str,
+)
 def bench_singular_values(benchmark, measure, size, shape, peer):
     benchmark.group = f"all singular values, {shape[0]} × {shape[1]} float32"
     m, n = size(shape[0]), size(shape[1])
@@ -85,6 +94,13 @@ def scipy_gesdd(A: np.ndarray, k: int) -> tuple[Any, ...]:
     return U[:, :k], s[:k], Vt[:k]
 
 
+def propack(A: np.ndarray, k: int) -> tuple[Any, ...]:
+    sparse = pytest.importorskip("scipy.sparse.linalg", reason="scipy is an optional peer")
+    U, s, Vt = sparse.svds(A, k=k, solver="propack", rng=np.random.default_rng(0))
+    order = np.argsort(s)[::-1]
+    return U[:, order], s[order], Vt[order]
+
+
 def arpack(A: np.ndarray, k: int) -> tuple[Any, ...]:
     sparse = pytest.importorskip("scipy.sparse.linalg", reason="scipy is an optional peer")
     U, s, Vt = sparse.svds(A, k=k, rng=np.random.default_rng(0))
@@ -99,26 +115,49 @@ def sklearn_randomized(A: np.ndarray, k: int) -> tuple[Any, ...]:
 
 TRUNCATED: dict[str, Callable[[np.ndarray, int], tuple[Any, ...]]] = {
     "brockett auto": lambda A, k: tuple(bk.svd(A, rank=k)),
+    "brockett krylov, tol 1e-6": lambda A, k: tuple(bk.svd(A, rank=k, method="krylov")),
+    "brockett krylov, tol 1e-4": lambda A, k: tuple(bk.svd(A, rank=k, method="krylov", tol=1e-4)),
     "brockett quick": lambda A, k: tuple(bk.svd(A, rank=k, method="quick")),
     "scipy gesdd, cut": scipy_gesdd,
     "scipy svds (ARPACK)": arpack,
+    "scipy svds (PROPACK)": propack,
     "scikit-learn randomized_svd": sklearn_randomized,
     "torch svd_lowrank": torch_lowrank,
     "torch svd, cut": torch_svd,
 }
 # quick ones are held to being decompositions at all; their error is what the table shows
-TOLERANCE = {"brockett quick": 0.3, "scikit-learn randomized_svd": 0.3, "torch svd_lowrank": 0.5}
+TOLERANCE = {
+    "brockett krylov, tol 1e-4": 1e-4,
+    "scipy svds (PROPACK)": 1e-4,
+    "brockett quick": 0.3,
+    "scikit-learn randomized_svd": 0.3,
+    "torch svd_lowrank": 0.5,
+}
+
+
+# three sizes show the growth; the last two columns of ranks are what compression keeps of a layer
+CASES = [
+    (1024, 1024, 128),
+    pytest.param(2048, 2048, 128, marks=LARGE),
+    pytest.param(4096, 4096, 128, marks=LARGE),
+    pytest.param(4096, 11008, 128, marks=LARGE),
+    pytest.param(4096, 4096, 512, marks=LARGE),
+    pytest.param(4096, 4096, 1638, marks=LARGE),
+]
+FULL = ("scipy gesdd, cut", "torch svd, cut")
 
 
 @pytest.mark.parametrize("peer", TRUNCATED)
-@pytest.mark.parametrize("shape", [(1024, 1024), pytest.param((4096, 11008), marks=LARGE)], ids=str)
-def bench_truncated(benchmark, measure, size, shape, peer):
-    benchmark.group = f"128 largest triplets, {shape[0]} × {shape[1]} float32"
-    m, n = size(shape[0]), size(shape[1])
-    k = min(128, min(m, n) // 3)
+@pytest.mark.parametrize(("rows", "cols", "rank"), CASES)
+def bench_truncated(benchmark, measure, size, rows, cols, rank, peer):
+    benchmark.group = f"{rank} largest triplets, {rows} × {cols} float32"
+    m, n = size(rows), size(cols)
+    k = min(rank * min(m, n) // min(rows, cols) if m < rows else rank, min(m, n) // 2)
+    if rows > 1024 and rank < 1024 and peer in FULL:
+        pytest.skip("a full decomposition at this size takes minutes and is not what anybody calls for few triplets")
+    if rank > 1024 and peer in ("scipy svds (PROPACK)", "brockett krylov, tol 1e-4"):
+        pytest.skip("minutes, and no better than the rows beside it")
     A, exact = layer(m, n), exact_values(m, n)
-    if shape[0] > 1024 and peer in ("scipy gesdd, cut", "torch svd, cut"):
-        pytest.skip("a full decomposition at this size takes minutes and is not what anybody calls for 128 triplets")
 
     def check(answer: tuple[Any, ...]) -> dict[str, Any]:
         U, s, Vt = (np.asarray(x, dtype=np.float64) for x in answer)
@@ -127,7 +166,7 @@ def bench_truncated(benchmark, measure, size, shape, peer):
         residual = float(max(right.max(), left.max()) / exact[0])
         error = float(np.max(np.abs(s / exact[:k] - 1)))
         assert residual < TOLERANCE.get(peer, 2e-5), residual
-        assert error < TOLERANCE.get(peer, 1e-5), error
+        assert error < (TOLERANCE.get(peer, 1e-5) if TOLERANCE.get(peer, 1) > 1e-2 else 1e-5), error
         return {"residual over s1": residual, "max relative error of s": error}
 
-    measure(lambda: TRUNCATED[peer](A, k), check, rounds=5 if shape[0] == 1024 else 1)
+    measure(lambda: TRUNCATED[peer](A, k), check, rounds=5 if rows == 1024 else 1)

@@ -22,8 +22,19 @@ std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
 constexpr double kCholeskyPivot = 1e-6;
 // A block that lost more than this share to the basis, or to its own other columns, is orthogonalized once more.
 constexpr double kCancelled = 0.02;
+// Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
+constexpr int kPasses = 8;
 // A restart keeps a quarter more vectors than are wanted, and three times as many fit in before the next.
 constexpr index_t kDepth = 3;
+
+// What rounding leaves of a singular value that is 0, over sigma_1: of products in float; of the eigenvalues of H, which
+// are its square, in double.
+template <class T>
+constexpr double kUnresolved = std::is_same_v<T, float> ? 2e-6 : 1e-7;
+
+// Residuals below this may be rounding that refinement takes out.
+template <class T>
+constexpr double kStagnation = 400 * static_cast<double>(std::numeric_limits<T>::epsilon());
 
 /// One Cholesky step on columns of unit length; the smallest pivot, or 0 where it failed and A is as it was.
 double cholesky_step(LinAlg<double>& la, Mat<double> A) {
@@ -185,8 +196,7 @@ class Lanczos {
         for (index_t b = 0; b < w; ++b) square += last[at(a + j * w)] * outside_[at(a + b * w)] * last[at(b + j * w)];
       }
       const double s = out.sigma[at(j)];
-      // products in T leave no more than this of a singular value that is 0
-      const bool resolved = s > 16 * static_cast<double>(std::numeric_limits<T>::epsilon()) * largest;
+      const bool resolved = s > kUnresolved<T> * largest;
       out.residual.push_back(resolved ? std::sqrt(std::max(square, 0.0)) / (s * largest) : 0);
     }
     return out;
@@ -198,7 +208,10 @@ class Lanczos {
     Buffer<T> kept(la_, n_, keep), next(la_, n_, width_);
     la_.multiply(Op::none, Op::none, T(1), V_.mat().columns(0, d_), Q, T(0), kept);
     la_.copy(V_.mat().columns(d_, width_), next);
-    la_.copy(kept, V_.mat().columns(0, keep));
+    // rounding adds up over restarts: 6e-6 off orthogonality after sixty of them in float
+    Buffer<double> straight = to_double<T>(context_.backend(), kept);
+    orthonormalize_columns(ld_, straight);
+    ld_.convert_to(straight, dtype_of<T>(), V_.data(), n_);
     la_.copy(next, V_.mat().columns(keep, width_));
     std::fill(H_.begin(), H_.end(), 0.0);
     for (index_t i = 0; i < keep; ++i) H_[at(i + i * capacity_)] = ritz.sigma[at(i)] * ritz.sigma[at(i)];
@@ -256,18 +269,17 @@ class Lanczos {
   /// W (n x w), already projected, <- an orthonormal basis of its range, orthogonal to the first `known` columns of V.
   void normalize(Mat<T> W, index_t known, bool again) {
     std::vector<double> unused;
-    for (int pass = 0; pass < 4; ++pass) {
+    for (int pass = 0;; ++pass) {
+      if (pass > 0) {  // unit columns were projected: those that hardly anything is left of are noise, in V's span too
+        for (const double length : norms(W)) again = again || length < kCancelled;
+      }
       Buffer<double> Wd = to_double<T>(context_.backend(), W);
       const double pivot = orthonormalize_columns(ld_, Wd);
       ld_.convert_to(Wd, dtype_of<T>(), W.data, W.ld);
-      if (pivot >= kCancelled && !again) return;
+      if ((pivot >= kCancelled && !again) || pass == kPasses) return;
       project(0, known, W, unused);
       again = false;
     }
-    // three projections of orthonormal columns: what is left of V in them is rounding
-    Buffer<double> Wd = to_double<T>(context_.backend(), W);
-    orthonormalize_columns(ld_, Wd);
-    ld_.convert_to(Wd, dtype_of<T>(), W.data, W.ld);
   }
 
   /// V's next block from W = (I - V V^T) op(M)^T op(M) V_j, whose norms were `before` the last projection.
@@ -317,7 +329,8 @@ class Lanczos {
   std::vector<double> outside_;  // W^T W of the last block
 };
 
-/// From V (n x r, orthonormal) to triplets, with sums in float64: op(M) V = Q R, R = P diag(s) Z^T, U = Q P, V <- V Z.
+/// From V (n x d, orthonormal) to the r largest triplets in its span, with sums in float64: op(M) V = Q R,
+/// R = P diag(s) Z^T, U = Q P, V <- V Z.
 template <class T>
 class Finish {
  public:
@@ -325,33 +338,40 @@ class Finish {
       : context_(context), ld_(context.backend().full()), map_(map), op_(op) {}
 
   /// The triplets and their residual, measured with the vectors as they are returned; `back` becomes op(M)^T U.
-  KrylovTriplets<T> triplets(Mat<const double> V0, Buffer<double>& back) {
-    const index_t r = V0.cols;
+  KrylovTriplets<T> triplets(Mat<const double> V0, index_t r, Buffer<double>& back) {
+    const index_t d = V0.cols;
     KrylovTriplets<T> out;
     const Buffer<T> V = cast<T>(context_, V0);
     const Buffer<double> Vd = to_double<T>(context_.backend(), V);
     const Buffer<double> Y = product(op_, V);
-    Buffer<double> Q(ld_, Y.rows(), r), R(ld_, r, r), P(ld_, r, r), Zt(ld_, r, r), U(ld_, Y.rows(), r);
+    Buffer<double> Q(ld_, Y.rows(), d), R(ld_, d, d), P(ld_, d, d), Zt(ld_, d, d), U(ld_, Y.rows(), r);
     ld_.copy(Y, Q);
     orthonormalize_columns(ld_, Q);
     ld_.multiply(Op::transpose, Op::none, 1.0, Q, Y, 0.0, R);
-    out.s.resize(at(r));
+    out.s.resize(at(d));
     ld_.svd_thin(R, out.s.data(), P, Zt);
-    ld_.multiply(Op::none, Op::none, 1.0, Q, P, 0.0, U);
+    out.s.resize(at(r));
+    ld_.multiply(Op::none, Op::none, 1.0, Q, P.mat().columns(0, r), 0.0, U);
     out.U = cast<T>(context_, U);
+    const Mat<const double> Z = Zt.mat().block(0, 0, r, d);
     Buffer<double> VZ(ld_, V0.rows, r);
-    ld_.multiply(Op::none, Op::transpose, 1.0, Vd, Zt, 0.0, VZ);
+    ld_.multiply(Op::none, Op::transpose, 1.0, Vd, Z, 0.0, VZ);
     out.V = cast<T>(context_, VZ);
 
     back = product(flip(op_), out.U);
     if (out.s[0] == 0) return out;
-    // op(M) V is Y Z but for the rounding of V = V_0 Z to T, which is measured too: sigma_1 ||dv|| is added
-    ld_.multiply(Op::none, Op::transpose, 1.0, Y, Zt, 0.0, U);
-    const std::vector<double> left = distances(out.U, out.s, U);
     const std::vector<double> right = distances(out.V, out.s, back);
+    out.residual = *std::max_element(right.begin(), right.end()) / out.s[0];
+    // op(M) V is Y Z but for the rounding of V = V_0 Z to T, at most sigma_1 ||dV||: where that is no more than the other
+    // side's residual, which is the one that iterating makes small, a third product would say nothing new
+    ld_.multiply(Op::none, Op::transpose, 1.0, Y, Z, 0.0, U);
+    const std::vector<double> left = distances(out.U, out.s, U);
     const std::vector<double> rounding = distances(out.V, std::vector<double>(at(r), 1.0), VZ);
-    for (index_t i = 0; i < r; ++i) {
-      out.residual = std::max({out.residual, right[at(i)] / out.s[0], left[at(i)] / out.s[0] + rounding[at(i)]});
+    double bound = 0;
+    for (index_t i = 0; i < r; ++i) bound = std::max(bound, left[at(i)] / out.s[0] + rounding[at(i)]);
+    if (bound > out.residual) {
+      const std::vector<double> measured = distances(out.U, out.s, product(op_, out.V));
+      out.residual = std::max(out.residual, *std::max_element(measured.begin(), measured.end()) / out.s[0]);
     }
     return out;
   }
@@ -403,6 +423,27 @@ bool crowded(const std::vector<double>& s, index_t r, index_t width, double tol)
 
 namespace {
 
+/// The r leading triplets of the basis. Half steps of orthogonal iteration with float64 sums take the rounding of the
+/// Lanczos vectors out, as long as they help and the residual is above tol.
+template <class T>
+KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
+                          const typename Lanczos<T>::Ritz& ritz, index_t r, double tol) {
+  // Squares lose half of the digits of small values; a basis of the whole space has them still.
+  constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
+  const bool all = lanczos.width() == 0 && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
+  Buffer<double> back;
+  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back);
+  while (best.residual > tol && best.residual < kStagnation<T>) {
+    const Buffer<double> V = std::move(back);
+    orthonormalize_columns(context.backend().full(), V);
+    KrylovTriplets<T> next = finish.triplets(V, r, back);
+    const bool helped = next.residual < 0.9 * best.residual;
+    if (next.residual < best.residual) best = std::move(next);
+    if (!helped) break;
+  }
+  return best;
+}
+
 template <class T>
 KrylovTriplets<T> leading_triplets(const Context& context, KrylovTriplets<T> all, index_t r) {
   auto& la = linalg::of<T>(context.backend());
@@ -433,10 +474,12 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   // Estimates leave room for the rounding that the measured residual has beside them.
   const double target = 0.5 * params.tol;
   index_t wanted = first_guess, next_check = wanted + wanted / 2 + 2 * width, restarts = 0;
-  double last_error = 0;
+  double last_error = 0, best_error = std::numeric_limits<double>::infinity();
+  int idle = 0;  // restarts since the error was last halved
   index_t last_columns = 0;
-  bool converged = false;
   typename Lanczos<T>::Ritz ritz;
+  Finish<T> finish(context, map, op);
+  KrylovTriplets<T> best;
   for (;;) {
     context.check_interrupt();
     if (lanczos.size() + lanczos.width() <= lanczos.capacity() && lanczos.width() > 0) lanczos.expand();
@@ -462,7 +505,6 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     const bool enough = lanczos.size() >= wanted;
     if (whole || (enough && error <= target)) {
       if (whole || ritz.sigma[0] == 0 || spent || !crowded(ritz.sigma, wanted, lanczos.width(), params.tol)) {
-        converged = true;
         break;
       }
       lanczos.restart(ritz, std::min(keep, lanczos.size() - 1));
@@ -473,6 +515,17 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
       continue;
     }
     if (spent) break;
+    // Equal singular values, found to rounding, change places with copies that are still being found: their vectors are
+    // none the worse for it, and finishing them shows whether they are good enough.
+    if (error < 0.5 * best_error) {
+      best_error = error;
+      idle = 0;
+    } else if (full && enough && error < kStagnation<T> && ++idle == 4) {
+      best = refined(context, finish, lanczos, ritz, wanted, params.tol);
+      if (best.residual <= params.tol) break;
+      best = {};
+      idle = -12;
+    }
     // log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
     index_t more = wanted;
     if (last_columns > 0 && error < last_error) {
@@ -490,15 +543,8 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   }
 
   const index_t r = std::min(wanted, lanczos.size());
-  Finish<T> finish(context, map, op);
-  Buffer<double> back;
-  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, r), back);
-  // A half step of orthogonal iteration with float64 sums takes the rounding of the Lanczos vectors out.
-  for (int polish = 0; polish < 2 && converged && best.residual > params.tol; ++polish) {
-    const Buffer<double> V = std::move(back);
-    orthonormalize_columns(context.backend().full(), V);
-    KrylovTriplets<T> next = finish.triplets(V, back);
-    if (next.residual < best.residual) best = std::move(next);
+  if (best.s.empty()) {
+    best = refined(context, finish, lanczos, ritz, r, params.stop_at_limit ? 1.0 : params.tol);
   }
   if (adaptive) {  // the values of the basis were a little too small
     const index_t fewer = rank_of_tail(best.s, params, cap);

@@ -32,7 +32,8 @@ class DenseMap final : public LinearMap<T> {
   void there_and_back(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<T> Y, linalg::Mat<T> Z) const override {
     la_.multiply_there_and_back(of_M(op), M_, X, Y, Z);
   }
-  /// float: products of 1024 terms in float, added up in float64. Their rounding is that of sums of 1024 terms, at the speed of float.
+  /// float: products of 128 terms in float, added up in float64: relative errors of 3e-8 for 4096 terms, where sums in
+  /// float alone have 5e-7 and hide what is to be measured, at two thirds of the speed of float.
   void apply_accurately(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<double> Y) const override {
     using linalg::Mat;
     using linalg::Op;
@@ -40,7 +41,7 @@ class DenseMap final : public LinearMap<T> {
     if constexpr (std::is_same_v<T, double>) {
       la_.multiply(turned, Op::none, 1.0, M_, X, 0.0, Y);
     } else {
-      constexpr index_t step = 1024;
+      constexpr index_t step = 128;
       linalg::Buffer<float> part(la_, Y.rows, Y.cols);
       linalg::Buffer<double> wide(ld_, Y.rows, Y.cols);
       for (index_t first = 0; first < X.rows; first += step) {

@@ -54,5 +54,4 @@ Scaled<T> scaled(linalg::Backend& backend, linalg::Mat<const T> M) {
   return out;
 }
 
-
 }  // namespace brockett

@@ -102,8 +102,8 @@ void solve_group(const Context& context, const MatrixView<const T>* A, index_t c
   for (index_t i = 0; i < count; ++i) {
     const Scaled<T>& one = safe[static_cast<std::size_t>(i)];
     // double data: squares lose (s_1 / s)^2 eps; beyond 1e-12 they are not good enough
-    const bool enough = gram && (std::is_same_v<T, float> || method == Method::gram ||
-                                 out[i].values.back() >= 1e-2 * out[i].values[0]);
+    const bool enough =
+        gram && (std::is_same_v<T, float> || method == Method::gram || out[i].values.back() >= 1e-2 * out[i].values[0]);
     if (!enough) out[i] = by_qr<T>(context, one.M);
     for (auto& v : out[i].values) v /= one.scale;
   }
@@ -144,10 +144,10 @@ SingularValues singular_values(const Context& context, MatrixView<const T> A, co
   return singular_values_batch<T>(context, {A}, params)[0];
 }
 
-#define BROCKETT_INSTANTIATE(T)                                                                              \
-  template SingularValues singular_values(const Context&, MatrixView<const T>, const SingularValuesParams&); \
-  template std::vector<SingularValues> singular_values_batch(                                                \
-      const Context&, const std::vector<MatrixView<const T>>&, const SingularValuesParams&);
+#define BROCKETT_INSTANTIATE(T)                                                                                       \
+  template SingularValues singular_values(const Context&, MatrixView<const T>, const SingularValuesParams&);          \
+  template std::vector<SingularValues> singular_values_batch(const Context&, const std::vector<MatrixView<const T>>&, \
+                                                             const SingularValuesParams&);
 BROCKETT_INSTANTIATE(float)
 BROCKETT_INSTANTIATE(double)
 

@@ -9,9 +9,9 @@
 #include "check.hpp"
 #include "gram.hpp"
 #include "krylov.hpp"
-#include "linear_maps.hpp"
 #include "linalg/buffer.hpp"
 #include "linalg/linalg.hpp"
+#include "linear_maps.hpp"
 #include "scaled_copy.hpp"
 #include "signs.hpp"
 #include "svd_costs.hpp"
@@ -233,10 +233,11 @@ void fix_signs(LinAlg<T>& la, Buffer<T>& leading, Buffer<T>& partner) {
 
 [[noreturn]] void throw_not_converged(double residual, double tol, index_t columns, double reach) {
   char text[240];
-  std::snprintf(text, sizeof text,
-                "svd by block Krylov: residual %.3g of s_1 after %lld columns, tol is %.3g; data of this precision reach "
-                "about %.1g",
-                residual, static_cast<long long>(columns), tol, reach);
+  std::snprintf(
+      text, sizeof text,
+      "svd by block Krylov: residual %.3g of s_1 after %lld columns, tol is %.3g; data of this precision reach "
+      "about %.1g",
+      residual, static_cast<long long>(columns), tol, reach);
   throw NotConverged(text);
 }
 
@@ -250,9 +251,9 @@ Triplets<T> solve(const Context& context, Mat<const T> M, Op op_a, const SvdPara
     const double direct = costs.gram > 0 ? costs.gram : costs.exact;
     if (partial && params.tol >= kReach<T> && costs.krylov < direct) {
       // a spectrum harder than the model's is given up where the direct method would have been done
-      const index_t limit = params.max_columns > 0 ? params.max_columns
-                                                   : static_cast<index_t>(2 * direct / costs.krylov *
-                                                                          static_cast<double>(costs.columns));
+      const index_t limit = params.max_columns > 0
+                                ? params.max_columns
+                                : static_cast<index_t>(2 * direct / costs.krylov * static_cast<double>(costs.columns));
       Triplets<T> t = solver.krylov(limit, residual);
       if (t.converged) return t;
       context.check_interrupt();
@@ -308,7 +309,8 @@ void check_params(const SvdParams& p, bool is_operator) {
     throw InvalidArgument("frobenius_tol", "must be in [0, 1), is " + std::to_string(p.frobenius_tol));
   }
   if (p.method == Method::quick && p.frobenius_tol > 0) {
-    throw InvalidArgument("frobenius_tol", "needs singular values that have converged; those of method \"quick\" have not");
+    throw InvalidArgument("frobenius_tol",
+                          "needs singular values that have converged; those of method \"quick\" have not");
   }
   const bool by_krylov = p.method == Method::krylov || (is_operator && p.method == Method::automatic);
   if (by_krylov && p.frobenius_tol > 0 && p.frobenius_tol < kLeastTail<T>) {
@@ -452,9 +454,9 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
   return out;
 }
 
-#define BROCKETT_INSTANTIATE(T)                                                                              \
-  template Svd<T> svd(const Context&, MatrixView<const T>, const SvdParams&);                                \
-  template Svd<T> svd(const Context&, const Operator<T>&, const SvdParams&);                                 \
+#define BROCKETT_INSTANTIATE(T)                                               \
+  template Svd<T> svd(const Context&, MatrixView<const T>, const SvdParams&); \
+  template Svd<T> svd(const Context&, const Operator<T>&, const SvdParams&);  \
   template WhitenedSvd<T> whitened_svd(const Context&, MatrixView<const T>, MatrixView<const double>, index_t);
 BROCKETT_INSTANTIATE(float)
 BROCKETT_INSTANTIATE(double)

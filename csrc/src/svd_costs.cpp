@@ -25,11 +25,11 @@ SvdCosts svd_costs(index_t m, index_t n, index_t rank) {
   const double width = k <= 32 ? 8 : 16;
   const double columns = std::min(small, 6 * k + 8 * width), depth = std::min(small, 3 * k + 8 * width);
   c.columns = static_cast<long long>(columns);
-  c.krylov = 4 * large * small * columns / rate               // there and back
+  c.krylov = 4 * large * small * columns / rate  // there and back
              + 2.4 * small * std::min(columns, depth) * columns / rate  // orthogonalization
-             + 8e-10 * depth * depth * depth                  // four looks at the Ritz vectors
-             + 6 * large * small * k / rate                   // the triplets and their residual
-             + 1.2e-4 * columns / width;                      // what a block costs whatever its size
+             + 8e-10 * depth * depth * depth  // four looks at the Ritz vectors
+             + 6 * large * small * k / rate  // the triplets and their residual
+             + 1.2e-4 * columns / width;  // what a block costs whatever its size
   return c;
 }
 

@@ -45,6 +45,8 @@ class SVDResult:
         max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; 0 for A = 0.
     method : str
         What ran: "exact", "gram", "krylov" or "quick"; for a batch all that ran, joined by commas.
+    columns : int or ndarray of int (…)
+        "krylov" and "quick": vectors that were multiplied by A and by Aᵀ; 0 for the others.
     """
 
     U: Any
@@ -52,6 +54,7 @@ class SVDResult:
     Vt: Any
     residual: Any
     method: str
+    columns: Any = 0
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.U, self.s, self.Vt))
@@ -160,7 +163,8 @@ class Product:
         operands = [_arrays.matrix(_arrays.accept(factor, "factors")) for factor in factors]
         space = _arrays.common_space(*operands)
         operands = [_arrays.matrix(operand.in_space(space)) for operand in operands]
-        if any(operand.dtype == "float64" for operand in operands):
+        dtype = "float64" if any(operand.dtype == "float64" for operand in operands) else "float32"
+        if dtype == "float64":
             operands = [operand.as_float64() for operand in operands]
         for i, (before, after) in enumerate(itertools.pairwise(operands), 1):
             if before.shape[1] != after.shape[0]:
@@ -171,7 +175,7 @@ class Product:
         self._factors = [operand.array for operand in operands]
         self._space = space
         self.shape: tuple[int, int] = (operands[0].shape[0], operands[-1].shape[1])
-        self.dtype = np.dtype(operands[0].dtype)
+        self.dtype = np.dtype(dtype)
 
 
 def svd(
@@ -306,7 +310,7 @@ def _svd_of_operator(A: Any, shape: tuple[int, int], arguments: tuple[Any, ...])
     single = dtype.kind == "f" and dtype.itemsize <= 4
     module = _arrays.HOST.engine("A").module
     found = module.svd_operator(*shape, "float32" if single else "float64", A.matmat, A.rmatmat, *arguments)
-    return SVDResult(found["U"], found["s"], found["Vt"], found["residual"], found["method"])
+    return _result(found, _arrays.HOST)
 
 
 def _svd_of_product(A: Product, arguments: tuple[Any, ...]) -> SVDResult:
@@ -317,9 +321,12 @@ def _svd_of_product(A: Product, arguments: tuple[Any, ...]) -> SVDResult:
             if not finite.all():
                 raise NonFinite("factors", [int(i) for i in np.unravel_index(int(np.argmin(finite)), factor.shape)])
     found = space.engine("factors").module.svd_product(A._factors, *arguments)
-    return SVDResult(
-        space.back(found["U"]), space.back(found["s"]), space.back(found["Vt"]), found["residual"], found["method"]
-    )
+    return _result(found, space)
+
+
+def _result(found: dict[str, Any], space: Space) -> SVDResult:
+    U, s, Vt = (space.back(found[part]) for part in ("U", "s", "Vt"))
+    return SVDResult(U, s, Vt, found["residual"], found["method"], found["columns"])
 
 
 def _svd(operand: Operand, arguments: tuple[Any, ...]) -> SVDResult:
@@ -328,9 +335,7 @@ def _svd(operand: Operand, arguments: tuple[Any, ...]) -> SVDResult:
         one = operand.with_array(operand.array[0, ...])
         with _arrays.user_errors(one, rename={"A": operand.argument}):
             found = module.svd(one.array, *arguments)
-        return SVDResult(
-            space.back(found["U"]), space.back(found["s"]), space.back(found["Vt"]), found["residual"], found["method"]
-        )
+        return _result(found, space)
     with _arrays.user_errors(operand, rename={"A": operand.argument}):
         results = module.svd_batch(operand.array, *arguments)
     lead = operand.shape[:-2]
@@ -340,6 +345,7 @@ def _svd(operand: Operand, arguments: tuple[Any, ...]) -> SVDResult:
         _stack([one["Vt"] for one in results], lead, space),
         np.array([one["residual"] for one in results]).reshape(lead),
         _joined(results),
+        np.array([one["columns"] for one in results]).reshape(lead),
     )
 
 

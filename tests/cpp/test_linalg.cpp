@@ -425,6 +425,35 @@ TYPED_TEST(LinAlgTest, multiplies_batches) {
   }
 }
 
+// Large enough for the pieces that a few columns are multiplied in.
+TYPED_TEST(LinAlgTest, multiplies_a_few_columns_there_and_back) {
+  using T = typename TypeParam::T;
+  for (const auto& [m, n, columns] : {std::tuple<index_t, index_t, index_t>{1100, 261, 3},
+                                      {300, 1031, 16},
+                                      {5, 3, 2},
+                                      {700, 450, 27},
+                                      {600, 600, 40}}) {
+    const HostMatrix<T> A = HostMatrix<T>::random(m, n, 60);
+    const auto a = this->to_device(A, Order::column_major, 3);
+    for (const Op op : {Op::none, Op::transpose}) {
+      SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(n) + " times " + std::to_string(columns));
+      const HostMatrix<T> X = HostMatrix<T>::random(op == Op::none ? n : m, columns, 61);
+      const HostMatrix<double> there = product(op == Op::none ? A : A.transposed(), X);
+      const HostMatrix<double> back = product(op == Op::none ? A.transposed() : A, there);
+      const auto x = this->to_device(X, Order::column_major, 2);
+      const auto nan = std::numeric_limits<T>::quiet_NaN();
+      const auto y = this->to_device(HostMatrix<T>(there.rows, columns, nan), Order::column_major, 1);
+      const auto z = this->to_device(HostMatrix<T>(back.rows, columns, nan), Order::column_major, 4);
+      this->la.multiply_there_and_back(op, a, x, y, z);
+      EXPECT_LE(difference(this->to_host(y), there), 400 * this->eps);
+      EXPECT_LE(difference(this->to_host(z), back), 40000 * this->eps);
+      EXPECT_EQ(difference(this->to_host(a), A), 0);
+      this->la.multiply(op, Op::none, T{2}, a, x, T{-2}, y);  // 2 A X - 2 A X
+      EXPECT_LE(largest_entry(this->to_host(y)), 800 * this->eps);
+    }
+  }
+}
+
 TYPED_TEST(LinAlgTest, accumulates_outer_products_in_the_lower_triangle) {
   using T = typename TypeParam::T;
   const HostMatrix<T> A{{1, 2}, {3, 4}};

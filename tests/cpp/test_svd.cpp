@@ -31,6 +31,7 @@ struct HostSvd {
   HostMatrix<T> Vt;
   double residual = 0;
   std::string method;
+  index_t columns = 0;
   index_t rank() const { return static_cast<index_t>(s.size()); }
 };
 
@@ -69,7 +70,7 @@ class SvdTest : public EngineTest<E> {
     EXPECT_EQ(difference(this->to_host(device), A), 0) << "the input was changed";
     EXPECT_EQ(r.U.order(), order);
     EXPECT_EQ(r.Vt.order(), order);
-    return {this->to_host(r.U), r.s, this->to_host(r.Vt), r.residual, r.method};
+    return {this->to_host(r.U), r.s, this->to_host(r.Vt), r.residual, r.method, r.columns};
   }
 
   /// Everything that any decomposition, truncated or not, has to keep; `residual` is the largest allowed.
@@ -112,7 +113,7 @@ TYPED_TEST_SUITE(SvdTest, Engines, EngineNames);
 
 TYPED_TEST(SvdTest, of_small_matrices_by_hand) {
   using T = typename TypeParam::T;
-  for (const Method method : {Method::exact, Method::gram, Method::quick, Method::automatic}) {
+  for (const Method method : {Method::exact, Method::gram, Method::krylov, Method::quick, Method::automatic}) {
     SCOPED_TRACE(static_cast<int>(method));
     // diag(3, -2): V = I, U = diag(1, -1)
     auto r = this->run(HostMatrix<T>{{3, 0}, {0, -2}}, with(method));
@@ -161,7 +162,7 @@ TYPED_TEST(SvdTest, nilpotent_and_identity_by_hand) {
 
 TYPED_TEST(SvdTest, zero_matrix) {
   using T = typename TypeParam::T;
-  for (const Method method : {Method::exact, Method::gram, Method::quick, Method::automatic}) {
+  for (const Method method : {Method::exact, Method::gram, Method::krylov, Method::quick, Method::automatic}) {
     SCOPED_TRACE(static_cast<int>(method));
     for (const auto& [m, n] : {std::pair<index_t, index_t>{5, 3}, {3, 5}, {1, 1}, {4, 4}}) {
       const HostMatrix<T> A(m, n);
@@ -181,7 +182,7 @@ TYPED_TEST(SvdTest, every_method_reproduces_awkward_shapes) {
   for (const auto& [m, n] : {std::pair<index_t, index_t>{large, 43}, {43, large}, {43, 43}, {50, 43}}) {
     const HostMatrix<T> A = HostMatrix<T>::random(m, n, 7);
     const std::vector<Real> want = jacobi_svd(real(A)).s;
-    for (const Method method : {Method::exact, Method::gram, Method::automatic, Method::quick}) {
+    for (const Method method : {Method::exact, Method::gram, Method::krylov, Method::automatic, Method::quick}) {
       for (const Order order : {Order::row_major, Order::column_major}) {
         SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(n) + ", method " +
                      std::to_string(static_cast<int>(method)));
@@ -211,7 +212,7 @@ TYPED_TEST(SvdTest, truncation_keeps_the_leading_triplets) {
   const std::vector<Real> want = jacobi_svd(real(A)).s;
   for (const bool tall : {true, false}) {
     const HostMatrix<T> M = tall ? A : A.transposed();
-    for (const Method method : {Method::exact, Method::gram, Method::automatic, Method::quick}) {
+    for (const Method method : {Method::exact, Method::gram, Method::krylov, Method::automatic, Method::quick}) {
       for (const index_t rank : {1, 2, 3, 5, 11}) {
         SCOPED_TRACE("rank " + std::to_string(rank) + ", method " + std::to_string(static_cast<int>(method)));
         SvdParams p = with(method, rank);
@@ -287,14 +288,15 @@ TYPED_TEST(SvdTest, quick_says_how_bad_it_is) {
   using T = typename TypeParam::T;
   const HostMatrix<T> A = HostMatrix<T>::random(60, 40, 11);  // no decay: few iterations cannot do it
   double before = kInf;
-  for (const int iterations : {0, 1, 4, 30}) {
+  for (const int iterations : {0, 1, 2, 4}) {
     SvdParams p = with(Method::quick, 4);
     p.iterations = iterations;
     p.oversampling = 2;
     const auto r = this->run(A, p);
     this->check(A, r, 1);  // compares the residual with an independent one
+    EXPECT_EQ(r.columns, 6 * (iterations + 1));
     EXPECT_LT(r.residual, before);
-    EXPECT_GT(r.residual, 1e-3 / (1 + iterations * iterations));
+    EXPECT_GT(r.residual, 1e-4);
     before = r.residual;
   }
 }
@@ -370,7 +372,7 @@ TYPED_TEST(SvdTest, extreme_scales_change_nothing_but_the_scale) {
   const bool single = std::is_same_v<T, float>;
   const std::vector<double> scales =
       single ? std::vector<double>{0x1p-110, 0x1p110} : std::vector<double>{0x1p-960, 0x1p-664, 0x1p664, 0x1p1000};
-  for (const Method method : {Method::exact, Method::gram, Method::quick, Method::automatic}) {
+  for (const Method method : {Method::exact, Method::gram, Method::krylov, Method::quick, Method::automatic}) {
     const auto want = this->run(A, with(method));
     for (const double scale : scales) {
       SCOPED_TRACE(std::to_string(std::log2(scale)) + ", method " + std::to_string(static_cast<int>(method)));
@@ -398,7 +400,7 @@ TYPED_TEST(SvdTest, subnormal_numbers_are_numbers) {
     const auto r = this->run(A, with(method));
     EXPECT_EQ(r.s[0], 5 * tiny);
     EXPECT_NEAR(r.U(0, 0), 0.6, 10 * this->eps);
-    EXPECT_EQ(r.s[1], 0);
+    EXPECT_LE(r.s[1], 1e-14 * r.s[0]);
     const auto device = this->to_device(A);
     EXPECT_EQ(singular_values<T>(this->context, device.view()).values[0], 5 * tiny);
   }
@@ -680,7 +682,7 @@ TYPED_TEST(SvdMemory, failing_allocations_leak_nothing) {
     for (T& x : large.data) x *= static_cast<T>(std::is_same_v<T, float> ? 1e35 : 1e200);
     const DeviceMatrix<T> B(*backend, large, order);
     const DeviceMatrix<double> R(*backend, HostMatrix<double>::identity(6));
-    for (const Method method : {Method::exact, Method::gram, Method::quick, Method::automatic}) {
+    for (const Method method : {Method::exact, Method::gram, Method::krylov, Method::quick, Method::automatic}) {
       EXPECT_GE(sweep_failing_allocations(*backend, [&] { svd<T>(context, A.view(), with(method)); }), 4u);
       EXPECT_GE(sweep_failing_allocations(*backend, [&] { svd<T>(context, B.view(), with(method, 2)); }), 4u);
     }

@@ -25,7 +25,7 @@ def check(A: Any, result: bk.SVDResult, rank: int, tolerance: float) -> None:
     assert result.rank == rank
 
 
-@pytest.mark.parametrize("method", ["auto", "exact", "gram", "quick"])
+@pytest.mark.parametrize("method", ["auto", "exact", "gram", "krylov", "quick"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 4), (4, 9), (13, 13)])
 def test_svd(engine: str, method: str, dtype: Any, shape: tuple[int, int], rng: np.random.Generator) -> None:
@@ -176,12 +176,9 @@ def test_randomized_svd_options(engine: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("call", "argument", "message"),
     [
-        (
-            lambda A: bk.svd(A, method="krylov"),
-            "method",
-            "not part of this release; available are 'auto', 'exact', 'gram', 'quick'",
-        ),
-        (lambda A: bk.svd(A, method="fast"), "method", "'auto', 'exact', 'gram', 'quick', got 'fast'"),
+        (lambda A: bk.svd(A, max_columns=0), "max_columns", "1 or more"),
+        (lambda A: bk.svd(A, frobenius_tol=1e-9, method="krylov"), "frobenius_tol", "resolves tails from 1e-07"),
+        (lambda A: bk.svd(A, method="fast"), "method", "'auto', 'exact', 'gram', 'krylov', 'quick', got 'fast'"),
         (lambda A: bk.svd(A, rank=0), "rank", "1 or more, got 0"),
         (lambda A: bk.svd(A, rank=4), "rank", r"at most min\(m, n\) = 3, got 4"),
         (lambda A: bk.svd(A, rank=2.0), "rank", "an integer, got 2.0"),
@@ -251,7 +248,7 @@ def test_the_index_of_a_nan_is_the_callers(engine: str, dtype: Any) -> None:
 def test_scales(engine: str, scale: float, rng: np.random.Generator) -> None:
     A = rng.normal(size=(4, 3))
     exact = scipy.linalg.svdvals(A)
-    for method in ("auto", "exact", "gram", "quick"):
+    for method in ("auto", "exact", "gram", "krylov", "quick"):
         result = bk.svd(A * scale, method=method)
         np.testing.assert_allclose(result.s / scale, exact, rtol=1e-6)
         assert result.residual < 1e-6

@@ -21,6 +21,8 @@ from ._arrays import Array, Host, Namespace, float64, max_abs, orthonormal, svd_
 
 #: A column or pivot that lost more than this share is orthogonalized once more.
 CANCELLED = 0.02
+#: Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
+PASSES = 8
 
 
 class LinearMap:
@@ -167,19 +169,22 @@ class Lanczos:
         return to_host(C).astype(np.float64), W - V @ C
 
     def normalized(self, W: Array, V: Array, again: bool) -> Array:
-        for _ in range(4):
+        for again_after in range(PASSES, -1, -1):
             Wd = float64(W)
             lengths = column_norms(Wd)
+            if again_after < PASSES:  # unit columns were projected: what hardly anything is left of is noise
+                again = again or bool(np.any(lengths < CANCELLED))
             usable = bool(np.all(lengths >= np.finfo(np.float64).tiny))
             unit = Wd / to_device(lengths, self.xp, self.M.place)[None, :] if usable else Wd
             Q, R = self.xp.linalg.qr(unit, mode="reduced")
             pivot = float(np.abs(np.diagonal(to_host(R))).min()) if usable else 0.0
             W = self.cast(Q)
             if pivot >= CANCELLED and not again:
-                return W
-            W = self.project(V, W)[1]
+                break
+            if again_after:
+                W = self.project(V, W)[1]
             again = False
-        return self.cast(orthonormal(float64(W)))
+        return W
 
     def next_block(self, W: Array, before: Host) -> None:
         assert self.V is not None
@@ -206,8 +211,8 @@ class Lanczos:
         sigma, Q = np.sqrt(np.maximum(theta[::-1][:count], 0.0)), Q[:, ::-1][:, :count]
         last = Q[self.size - self.previous :]
         squares = np.maximum(np.sum(last * (self.outside @ last), axis=0), 0.0)
-        eps = 2.0**-52 if self.M.dtype == self.xp.float64 else 2.0**-23
-        resolved = sigma > 16 * eps * sigma[0]
+        # what rounding leaves of a value that is 0: of float32 products; of the eigenvalues of H, its square
+        resolved = sigma > (1e-7 if self.M.dtype == self.xp.float64 else 2e-6) * sigma[0]
         residual = np.zeros(len(sigma))
         residual[resolved] = np.sqrt(squares[resolved]) / (sigma[resolved] * sigma[0])
         return sigma, residual, np.ascontiguousarray(Q)
@@ -217,7 +222,7 @@ class Lanczos:
         return self.V @ self.cast(to_device(Q, self.xp, self.M.place))
 
     def restart(self, sigma: Host, Q: Host, keep: int) -> None:
-        self.V = self.vectors(Q[:, :keep])
+        self.V = self.cast(orthonormal(float64(self.vectors(Q[:, :keep]))))
         self.H = np.diag(sigma[:keep] ** 2)
         self.size = self.restarted = keep
 
@@ -251,24 +256,22 @@ def crowded(s: Host, r: int, width: int, tol: float) -> bool:
     return any(s[i] - s[i + width - 1] <= close and s[i] > close for i in range(r - width + 1))
 
 
-def triplets(L: Lanczos, V0: Array) -> tuple[Array, Host, Array, float, Array]:
-    """U, s, V, the residual measured with them, and op(M)ᵀ U."""
+def triplets(L: Lanczos, V0: Array, r: int) -> tuple[Array, Host, Array, float, Array]:
+    """U, s, V of the r largest in the span of V0, the residual measured with them, and op(M)ᵀ U."""
     M, xp = L.M, L.xp
     V = L.cast(V0)
     Y = M.accurately(V, L.turned)
     Q = orthonormal(Y)
     P, s, Zt = svd_thin(xp.matrix_transpose(Q) @ Y)
-    Z = xp.matrix_transpose(Zt)
-    U, VZ = L.cast(Q @ P), float64(V) @ Z
-    V = L.cast(VZ)
+    s, Z = s[:r], xp.matrix_transpose(Zt)[:, :r]
+    U, V = L.cast(Q @ P[:, :r]), L.cast(float64(V) @ Z)
     back = M.accurately(U, not L.turned)
     if s[0] == 0:
         return U, s, V, 0.0, back
     d = to_device(s, xp, M.place)[None, :]
-    # M V is Y Z but for the rounding of V Z to the dtype, which is measured too
-    left = column_norms(float64(U) * d - Y @ Z) / s[0] + column_norms(float64(V) - VZ)
-    right = column_norms(float64(V) * d - back) / s[0]
-    return U, s, V, float(max(left.max(), right.max())), back
+    right = column_norms(float64(V) * d - back)
+    left = column_norms(float64(U) * d - M.accurately(V, L.turned))
+    return U, s, V, float(max(left.max(), right.max()) / s[0]), back
 
 
 def krylov(
@@ -290,7 +293,27 @@ def krylov(
     L = Lanczos(M, wanted, seed, widest)
     target = 0.5 * tol
     next_check = wanted + wanted // 2 + 2 * L.width
-    last_error, last_columns, converged = 0.0, 0, False
+    last_error, last_columns, best_error, idle = 0.0, 0, math.inf, 0
+    best: tuple[Array, Host, Array, float, Array] | None = None
+    # residuals below this may be rounding that refinement takes out
+    stagnation = 400 * (2.0**-52 if M.dtype == M.xp.float64 else 2.0**-23)
+
+    def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
+        # squares lose half of the digits of small values; a basis of the whole space has them still
+        everything = L.width == 0 and sigma[r - 1] < (1e-5 if M.dtype == M.xp.float64 else 0.03) * sigma[0]
+        found = triplets(L, orthonormal(float64(L.vectors(Q if everything else Q[:, :r]))), r)
+        back = found[4]
+        # half steps of orthogonal iteration in float64 take the rounding of the Lanczos vectors out
+        while goal < found[3] < stagnation:
+            now = triplets(L, orthonormal(back), r)
+            back = now[4]
+            helped = now[3] < 0.9 * found[3]
+            if now[3] < found[3]:
+                found = now
+            if not helped:
+                break
+        return found
+
     while True:
         if L.size + L.width <= L.capacity and L.width > 0:
             L.expand()
@@ -311,7 +334,6 @@ def krylov(
         error = float(residual[: min(wanted, L.size)].max()) if sigma[0] > 0 else 0.0
         if whole or (L.size >= wanted and error <= target):
             if whole or sigma[0] == 0 or spent or not crowded(sigma, wanted, L.width, tol):
-                converged = True
                 break
             L.restart(sigma, Q, min(keep, L.size - 1))
             L.widen()
@@ -319,6 +341,17 @@ def krylov(
             continue
         if spent:
             break
+        # Equal singular values, found to rounding, change places with copies that are still being found: their vectors
+        # are none the worse for it, and finishing them shows whether they are good enough.
+        if error < 0.5 * best_error:
+            best_error, idle = error, 0
+        elif full and L.size >= wanted and error < stagnation:
+            idle += 1
+            if idle == 4:
+                best = refined(wanted, tol)
+                if best[3] <= tol:
+                    break
+                best, idle = None, -12
         # log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
         more = wanted
         if last_columns > 0 and error < last_error:
@@ -329,16 +362,8 @@ def krylov(
             L.restart(sigma, Q, min(keep, L.size - 1))
         next_check = L.size + max(more, 3 * L.width)
 
-    best = triplets(L, orthonormal(float64(L.vectors(Q[:, : min(wanted, L.size)]))))
-    back = best[4]
-    # A half step of orthogonal iteration in float64 takes the rounding of the Lanczos vectors out.
-    for _ in range(2):
-        if not converged or best[3] <= tol:
-            break
-        now = triplets(L, orthonormal(back))
-        back = now[4]
-        if now[3] < best[3]:
-            best = now
+    if best is None:
+        best = refined(min(wanted, L.size), 1.0 if stop_at_limit else tol)
     U, s, V, measured, _ = best
     if adaptive:  # the values of the basis were a little too small
         r = rank_of_tail(s, squared_norm, frobenius_tol, cap) or len(s)

@@ -1,0 +1,269 @@
+// Block Lanczos below the façade of svd: its pieces where they break down, restarts, operators, interrupts.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "brockett/svd.hpp"
+#include "krylov.hpp"
+#include "linear_maps.hpp"
+#include "reference.hpp"
+
+namespace brockett::test {
+namespace {
+
+using Method = SvdParams::Method;
+
+template <class E>
+class KrylovTest : public EngineTest<E> {
+ protected:
+  using Scalar = typename E::T;
+  using EngineTest<E>::eps;
+
+  /// The values against those of `want`, orthonormality, and the residual recomputed from host copies.
+  void check(const HostMatrix<Scalar>& A, const Svd<Scalar>& r, const std::vector<Real>& want, double tol) {
+    const HostMatrix<Scalar> U = this->to_host(r.U), Vt = this->to_host(r.Vt);
+    const auto rank = static_cast<index_t>(r.s.size());
+    EXPECT_LE(orthogonality_error(U), 60 * eps);
+    EXPECT_LE(orthogonality_error(Vt.transposed()), 60 * eps);
+    const HostMatrix<double> AV = product(A, Vt.transposed()), AtU = product(A.transposed(), U);
+    double worst = 0;
+    for (index_t j = 0; j < rank; ++j) {
+      const double s = r.s[static_cast<std::size_t>(j)];
+      double a = 0, b = 0;
+      for (index_t i = 0; i < A.rows; ++i) a += std::pow(AV(i, j) - s * static_cast<double>(U(i, j)), 2);
+      for (index_t i = 0; i < A.cols; ++i) b += std::pow(AtU(i, j) - s * static_cast<double>(Vt(j, i)), 2);
+      worst = std::max({worst, std::sqrt(a), std::sqrt(b)});
+      EXPECT_NEAR(s, static_cast<double>(want[static_cast<std::size_t>(j)]),
+                  (2 * tol + 4 * eps) * static_cast<double>(want[0]))
+          << j;
+    }
+    if (r.s[0] > 0) worst /= r.s[0];
+    EXPECT_LE(worst, 1.05 * tol + eps);
+    EXPECT_NEAR(r.residual, worst, 1e-2 * worst + 2 * eps);
+  }
+
+  Svd<Scalar> run(const HostMatrix<Scalar>& A, index_t rank, double tol, Order order = Order::row_major) {
+    SvdParams p;
+    p.method = Method::krylov;
+    p.rank = rank;
+    p.tol = tol;
+    const auto device = this->to_device(A, order, 1);
+    Svd<Scalar> r = svd<Scalar>(this->context, device.view(), p);
+    EXPECT_EQ(difference(this->to_host(device), A), 0) << "the input was changed";
+    EXPECT_EQ(r.method, "krylov");
+    EXPECT_GT(r.columns, 0);
+    return r;
+  }
+};
+TYPED_TEST_SUITE(KrylovTest, Engines, EngineNames);
+
+TYPED_TEST(KrylovTest, by_hand) {
+  using T = typename TypeParam::T;
+  // [[3, 0], [4, 5]]: s = 3 sqrt 5, v = (1, 1) / sqrt 2, u = (1, 3) / sqrt 10
+  const HostMatrix<T> A{{3, 0}, {4, 5}};
+  const auto r = this->run(A, 1, 1e-6);
+  EXPECT_NEAR(r.s[0], std::sqrt(45.0), 20 * this->eps);
+  const HostMatrix<T> U = this->to_host(r.U), Vt = this->to_host(r.Vt);
+  EXPECT_NEAR(Vt(0, 0), std::sqrt(0.5), 20 * this->eps);
+  EXPECT_NEAR(U(1, 0), 3 / std::sqrt(10.0), 20 * this->eps);
+}
+
+TYPED_TEST(KrylovTest, ties_zeros_and_decay_in_every_shape) {
+  using T = typename TypeParam::T;
+  const double tol = std::is_same_v<T, float> ? 1e-6 : 1e-9;
+  std::vector<Real> tied(30, 1), decay, deficient{5, 4, 3};
+  for (int i = 0; i < 20; ++i) tied[static_cast<std::size_t>(i)] = 2;
+  for (int i = 0; i < 30; ++i) decay.push_back(std::pow(Real{0.7}, i));
+  for (const auto& s : {tied, decay, deficient}) {
+    for (const auto& [m, n] : {std::pair<index_t, index_t>{70, 40}, {40, 70}, {40, 40}}) {
+      const HostMatrix<T> A = with_singular_values(m, n, s, 3).template as<T>();
+      std::vector<Real> want = jacobi_svd(real(A)).s;
+      for (const index_t rank : {1, 6, 25}) {
+        for (const Order order : {Order::row_major, Order::column_major}) {
+          SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(n) + ", rank " + std::to_string(rank));
+          this->check(A, this->run(A, rank, tol, order), want, tol);
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(KrylovTest, restarts_until_it_is_right) {
+  using T = typename TypeParam::T;
+  const double tol = std::is_same_v<T, float> ? 1e-6 : 1e-9;
+  // no gaps, and more columns than the basis holds with blocks of any width: 1, 1 + 1/n, 1 + 2/n … on the diagonal
+  constexpr index_t n = 900;
+  HostMatrix<T> A(n, n);
+  for (index_t i = 0; i < n; ++i) A((7 * i) % n, i) = T(1) + static_cast<T>(i) / T(n);
+  const auto device = this->to_device(A);
+  const DenseMap<T> map(this->context, device.mat(), linalg::Op::none);
+  KrylovParams p;
+  p.rank = 4;
+  p.tol = tol;
+  p.max_columns = 9000;
+  const auto found = krylov<T>(this->context, map, p);
+  EXPECT_TRUE(found.converged);
+  EXPECT_GE(found.restarts, 1);
+  EXPECT_LE(found.residual, tol);
+  for (index_t i = 0; i < 4; ++i) {
+    EXPECT_NEAR(found.s[static_cast<std::size_t>(i)], 2 - static_cast<double>(i + 1) / n, 4 * tol + this->eps);
+  }
+  // the same numbers again; others from another seed
+  EXPECT_EQ(krylov<T>(this->context, map, p).s, found.s);
+  p.seed = 1;
+  EXPECT_NE(krylov<T>(this->context, map, p).s, found.s);
+}
+
+TYPED_TEST(KrylovTest, gives_up_at_the_limit_and_says_what_was_reached) {
+  using T = typename TypeParam::T;
+  const auto A = this->to_device(HostMatrix<T>::random(120, 100, 18));
+  SvdParams p;
+  p.method = Method::krylov;
+  p.rank = 5;
+  p.max_columns = 16;
+  try {
+    svd<T>(this->context, A.view(), p);
+    FAIL() << "nothing was thrown";
+  } catch (const NotConverged& e) {
+    // one block was too few, whatever its width here
+    const std::string first = "after " + std::to_string(2 * krylov_width(*this->backend, 5)) + " columns";
+    const std::string wide = "after " + std::to_string(krylov_width(*this->backend, 5)) + " columns";
+    const std::string text = e.what();
+    EXPECT_TRUE(text.find(first) != std::string::npos || text.find(wide) != std::string::npos) << text;
+    EXPECT_NE(text.find("tol is 1e-06"), std::string::npos) << text;
+  }
+}
+
+TYPED_TEST(KrylovTest, rank_of_a_frobenius_tail) {
+  using T = typename TypeParam::T;
+  std::vector<Real> s;
+  for (int i = 0; i < 50; ++i) s.push_back(std::pow(Real{0.8}, i));
+  const auto A = this->to_device(with_singular_values(80, 50, s, 4).template as<T>());
+  Real total = 0;
+  for (const Real v : s) total += v * v;
+  for (const double tail : {0.9, 0.3, 0.02, 0.005}) {
+    index_t want = 0;
+    for (Real left = total; left > Real{tail} * tail * total; ++want) {
+      left -= s[static_cast<std::size_t>(want)] * s[static_cast<std::size_t>(want)];
+    }
+    SvdParams p;
+    p.method = Method::krylov;
+    p.frobenius_tol = tail;
+    EXPECT_EQ(svd<T>(this->context, A.view(), p).s.size(), static_cast<std::size_t>(want)) << tail;
+  }
+}
+
+// A basis of dependent, of vanishing and of equal columns cannot be had by Cholesky.
+TYPED_TEST(KrylovTest, orthonormalizes_where_cholesky_breaks_down) {
+  auto& ld = this->backend->full();
+  HostMatrix<double> good = HostMatrix<double>::random(60, 5, 19), dependent = good, zero = good, steep = good;
+  for (index_t i = 0; i < 60; ++i) {
+    dependent(i, 4) = dependent(i, 1) + dependent(i, 2);
+    zero(i, 2) = 0;
+    for (index_t j = 0; j < 5; ++j) steep(i, j) = good(i, 0) * 1e3 + good(i, j) * std::pow(1e-4, j);
+  }
+  for (const bool broken : {false, true}) {
+    for (const HostMatrix<double>& A : broken ? std::vector{dependent, zero, steep} : std::vector{good}) {
+      const auto device = this->to_device(A);
+      const double pivot = orthonormalize_columns(ld, device.mat());
+      EXPECT_EQ(pivot == 0, broken);
+      const HostMatrix<double> Q = this->to_host(device);
+      EXPECT_LE(orthogonality_error(Q), 1e-14);
+      // Q spans the columns of A
+      const HostMatrix<double> left = product(Q, product(Q.transposed(), A));
+      EXPECT_LE(difference(left, A), 1e-11 * largest_entry(A));
+    }
+  }
+}
+
+// --- operators --------------------------------------------------------------------------------------------------------
+
+TYPED_TEST(KrylovTest, products_are_not_formed) {
+  using T = typename TypeParam::T;
+  const double tol = std::is_same_v<T, float> ? 1e-6 : 1e-10;
+  const HostMatrix<T> A = HostMatrix<T>::random(30, 25, 20), B = HostMatrix<T>::random(25, 40, 21),
+                      C = HostMatrix<T>::random(40, 20, 22);
+  const HostMatrix<double> full = product(product(A, B), C);
+  const std::vector<Real> want = jacobi_svd(real(full)).s;
+  for (const Order order : {Order::row_major, Order::column_major}) {
+    const auto a = this->to_device(A, order, 2), b = this->to_device(B), c = this->to_device(C, order);
+    const Product<T> P({a.view(), b.view(), c.view()});
+    EXPECT_EQ(P.rows(), 30);
+    EXPECT_EQ(P.cols(), 20);
+    SvdParams p;
+    p.rank = 6;
+    p.tol = tol;
+    const Svd<T> r = svd<T>(this->context, P, p);
+    ASSERT_EQ(r.s.size(), 6U);
+    const HostMatrix<T> U = this->to_host(r.U), Vt = this->to_host(r.Vt);
+    EXPECT_LE(orthogonality_error(U), 60 * this->eps);
+    for (std::size_t j = 0; j < 6; ++j) EXPECT_NEAR(r.s[j] / static_cast<double>(want[j]), 1, 30 * this->eps + tol);
+    HostMatrix<double> Us = U.template as<double>();
+    for (index_t j = 0; j < 6; ++j) {
+      for (index_t i = 0; i < 30; ++i) Us(i, j) *= r.s[static_cast<std::size_t>(j)];
+    }
+    EXPECT_LE(difference(product(full, Vt.transposed()), Us), 40 * (this->eps + tol) * r.s[0]);
+  }
+}
+
+TYPED_TEST(KrylovTest, refuses_what_does_not_fit) {
+  using T = typename TypeParam::T;
+  const auto a = this->to_device(HostMatrix<T>(3, 4, T{1})), b = this->to_device(HostMatrix<T>(5, 2, T{1}));
+  EXPECT_EQ(refused_argument([&] { Product<T>({}); }), "factors");
+  EXPECT_EQ(refused_argument([&] { Product<T>({a.view(), b.view()}); }), "factors");
+  const Product<T> P({a.view()});
+  const auto with = [&](Method method, index_t rank, double tail = 0) {
+    SvdParams p;
+    p.method = method;
+    p.rank = rank;
+    p.frobenius_tol = tail;
+    return refused_argument([&] { svd<T>(this->context, P, p); });
+  };
+  EXPECT_EQ(with(Method::exact, 1), "method");
+  EXPECT_EQ(with(Method::gram, 1), "method");
+  EXPECT_EQ(with(Method::automatic, 0), "rank");
+  EXPECT_EQ(with(Method::automatic, 0, 1e-9), "frobenius_tol");
+  EXPECT_EQ(with(Method::automatic, 1), "");
+  const auto bad = this->to_device(HostMatrix<T>(3, 4, std::numeric_limits<T>::infinity()));
+  const Product<T> broken({bad.view()});
+  SvdParams p;
+  p.rank = 1;
+  EXPECT_EQ(refused_argument([&] { svd<T>(this->context, broken, p); }), "A");
+}
+
+TYPED_TEST(KrylovTest, stops_when_asked_to) {
+  using T = typename TypeParam::T;
+  const auto A = this->to_device(HostMatrix<T>::random(90, 80, 23));
+  SvdParams p;
+  p.method = Method::krylov;
+  p.rank = 4;
+  EXPECT_GE(sweep_interrupts(this->context, [&](const Context& asked) { svd<T>(asked, A.view(), p); }), 3);
+}
+
+// --- values of many ---------------------------------------------------------------------------------------------------
+
+TYPED_TEST(KrylovTest, values_of_a_batch_are_those_of_its_matrices) {
+  using T = typename TypeParam::T;
+  std::vector<DeviceMatrix<T>> held;
+  for (unsigned seed = 0; seed < 7; ++seed) held.push_back(this->to_device(HostMatrix<T>::random(23, 9, 30 + seed)));
+  std::vector<MatrixView<const T>> views;
+  for (const auto& one : held) views.push_back(one.view());
+  for (const auto method : {SingularValuesParams::Method::automatic, SingularValuesParams::Method::exact}) {
+    const auto many = singular_values_batch<T>(this->context, views, {method});
+    ASSERT_EQ(many.size(), 7U);
+    for (std::size_t k = 0; k < 7; ++k) {
+      const auto want = jacobi_svd(real(this->to_host(held[k]))).s;
+      for (std::size_t i = 0; i < 9; ++i) {
+        EXPECT_NEAR(many[k].values[i], static_cast<double>(want[i]), 100 * this->eps * static_cast<double>(want[0]));
+      }
+    }
+  }
+  EXPECT_TRUE(singular_values_batch<T>(this->context, {}).empty());
+  views.push_back(views[0].transposed());
+  EXPECT_EQ(refused_argument([&] { singular_values_batch<T>(this->context, views); }), "A");
+}
+
+}  // namespace
+}  // namespace brockett::test
