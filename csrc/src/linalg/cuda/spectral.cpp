@@ -70,7 +70,7 @@ bool settle(LinAlg<T>& la, Device& device, Mat<const T> A, T* host_s, Mat<T> U, 
   la.add(T(-1), S, R);
   la.column_dots(R, R, squares.data());
   const double residual = std::sqrt(*std::max_element(squares.begin(), squares.end()));
-  const double rounding = std::sqrt(static_cast<double>(std::max(A.rows, A.cols))) *
+  const double rounding = 4 * std::sqrt(static_cast<double>(std::max(A.rows, A.cols))) *
                           static_cast<double>(std::numeric_limits<T>::epsilon()) * std::abs(values[0]);
   if (!(residual <= rounding)) return false;
   std::vector<T> signs(s.size(), T(1));
