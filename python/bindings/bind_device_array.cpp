@@ -115,11 +115,13 @@ void bind_device_array(py::module_& m) {
       .def("__dlpack_device__", [](const DeviceArray& a) { return py::make_tuple(int{dlpack::cuda}, a.place.device); })
       .def_property_readonly("__cuda_array_interface__", &to_interface)
       // NumPy would otherwise read it element by element, each a copy off the device.
-      .def("__array__",
-           [](const DeviceArray& a, const py::args&, const py::kwargs&) -> py::object {
-             throw py::type_error("a DeviceArray on " + a.place.name() +
-                                  " is not moved behind your back: to_host() makes a NumPy array of it");
-           })
+      .def(
+          "__array__",
+          [](const DeviceArray& a, const py::object&, const py::object&) -> py::object {
+            throw py::type_error("a DeviceArray on " + a.place.name() +
+                                 " is not moved behind your back: to_host() makes a NumPy array of it");
+          },
+          py::arg("dtype") = py::none(), py::arg("copy") = py::none())
       .def("__repr__", [](const DeviceArray& a) {
         return "<DeviceArray of shape " + py::str(tuple_of(a.shape)).cast<std::string>() + ", " + type_name(a.dtype) +
                ", on " + a.place.name() + ">";

@@ -31,7 +31,7 @@ class DeviceArray:
         """
         Arrays of one shape and layout along a new first axis; a copy.
         """
-    def __array__(self, *args, **kwargs) -> typing.Any:
+    def __array__(self, dtype: typing.Any = None, copy: typing.Any = None) -> typing.Any:
         ...
     def __dlpack__(self, *, stream: typing.Any = None, max_version: typing.Any = None, dl_device: typing.Any = None, copy: typing.Any = None) -> typing.Any:
         ...
