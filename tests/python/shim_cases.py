@@ -120,7 +120,8 @@ def test_samples_larger_than_the_device(shim: Any, rng: np.random.Generator, tmp
     acc = bk.Autocorrelation(n, device="cuda:0")
     acc.update(np.load(path, mmap_mode="r"))
     exact = block.astype(np.float64)
-    assert np.array_equal(acc.matrix().to_host() * 1000, exact.T @ exact)  # integers: every sum is exact
+    # Sums of integers are exact: what is left is the division by the number of samples.
+    assert np.abs(acc.matrix().to_host() * 1000 - exact.T @ exact).max() < 1e-9
 
 
 def test_nothing_is_left_behind(shim: Any, rng: np.random.Generator) -> None:
