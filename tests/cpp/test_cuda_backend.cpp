@@ -1,8 +1,20 @@
 // The CUDA backend where things go wrong, or several at once: memory that is short, solvers that do not converge, errors of
 // the libraries, several threads, streams and devices; and nothing left behind after 10,000 calls.
 //
-// What the modes of the stand-in for CUDA are good for was measured by seeding bugs into the backend, one at a time, and
-// running the C++ tests; SEEDED_TABLE
+// What the modes of the stand-in are good for was tried by seeding bugs into the backend, one at a time, and running
+// test_linalg, test_decompositions, test_streaming and this file (x: some test fails, or the stand-in stops the program):
+//
+//                                                                  eager  deferred  guard
+//   a download is not waited for                                     -       x        x
+//   cuBLAS stays on the default stream                               x       x        x     (clocks, at cudaFreeAsync)
+//   no event between the copy stream and the work                    -       x        x
+//   the host reads a result in device memory                         -       -        x     (SIGSEGV)
+//   a kernel gets host memory                                        -       x        x
+//   a library gets host memory                                       x       x        x
+//   a leading dimension too large by one                             x       x        x
+//   half the workspace that was asked for                            x       x        x
+//   a buffer too small by one element                                x       x        x
+//   a workspace is used after it was freed                           x       x        x
 #include <thread>
 
 #include "cuda_fixture.hpp"
