@@ -9,7 +9,9 @@
 namespace brockett::python {
 namespace {
 
-py::tuple tuple_of(const std::vector<index_t>& numbers, index_t factor = 1) {
+using Integers = py::typing::Tuple<py::int_, py::ellipsis>;
+
+Integers tuple_of(const std::vector<index_t>& numbers, index_t factor = 1) {
   py::tuple out(numbers.size());
   for (std::size_t i = 0; i < numbers.size(); ++i) out[i] = numbers[i] * factor;
   return out;
@@ -107,17 +109,19 @@ void bind_device_array(py::module_& m) {
           "astype", [](const DeviceArray& a, const std::string& dtype) { return converted(a, type_named(dtype)); },
           py::arg("dtype"), "A copy in float32 or float64.")
       .def("__getitem__", &item, py::arg("key"))
-      .def("__float__", [](const DeviceArray& a) { return to_host(a).attr("__float__")(); })
+      .def("__float__", [](const DeviceArray& a) { return py::float_(to_host(a)).cast<double>(); })
       .def("__dlpack__", &dlpack_of, py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
            py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
       .def("__dlpack_device__", [](const DeviceArray& a) { return py::make_tuple(int{dlpack::cuda}, a.place.device); })
       .def_property_readonly("__cuda_array_interface__", &to_interface)
       // NumPy would otherwise read it element by element, each a copy off the device.
-      .def("__array__",
-           [](const DeviceArray& a, const py::args&, const py::kwargs&) -> py::object {
-             throw py::type_error("a DeviceArray on " + a.place.name() +
-                                  " is not moved behind your back: to_host() makes a NumPy array of it");
-           })
+      .def(
+          "__array__",
+          [](const DeviceArray& a, const py::object&, const py::object&) -> py::object {
+            throw py::type_error("a DeviceArray on " + a.place.name() +
+                                 " is not moved behind your back: to_host() makes a NumPy array of it");
+          },
+          py::arg("dtype") = py::none(), py::arg("copy") = py::none())
       .def("__repr__", [](const DeviceArray& a) {
         return "<DeviceArray of shape " + py::str(tuple_of(a.shape)).cast<std::string>() + ", " + type_name(a.dtype) +
                ", on " + a.place.name() + ">";

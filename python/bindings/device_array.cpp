@@ -355,7 +355,7 @@ py::object to_dlpack(const DeviceArray& array, const py::object& stream, bool ve
   return capsule_of(managed, kVersioned);
 }
 
-py::dict to_interface(const DeviceArray& array) {
+py::typing::Dict<py::str, py::object> to_interface(const DeviceArray& array) {
   const auto known =
       std::find_if(kTypes.begin(), kTypes.end(), [&](const Named& one) { return one.type == array.dtype; });
   if (known == kTypes.end() || known->typestr == nullptr) {
@@ -366,7 +366,7 @@ py::dict to_interface(const DeviceArray& array) {
     shape[i] = array.shape[i];
     strides[i] = array.strides[i] * static_cast<index_t>(array.itemsize());
   }
-  py::dict d;
+  py::typing::Dict<py::str, py::object> d;
   d["shape"] = shape;
   d["typestr"] = known->typestr;
   d["data"] = py::make_tuple(reinterpret_cast<std::uintptr_t>(array.data), false);

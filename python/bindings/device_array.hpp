@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include <memory>
 #include <string>
@@ -67,7 +68,7 @@ DeviceArray from_dlpack(const py::object& source, void* stream, const std::strin
 DeviceArray from_interface(const py::object& source, void* stream, const std::string& argument);
 /// A DLPack capsule, ready on the consumer's stream (None: the legacy default one; -1: whenever it is).
 py::object to_dlpack(const DeviceArray& array, const py::object& stream, bool versioned);
-py::dict to_interface(const DeviceArray& array);
+py::typing::Dict<py::str, py::object> to_interface(const DeviceArray& array);
 
 DeviceArray from_host(const py::array& array, const Place& place);
 py::array to_host(const DeviceArray& array);

@@ -163,8 +163,8 @@ def engines() -> dict[str, EngineInfo]:
     >>> import brockett as bk
     >>> list(bk.engines())
     ['cuda', 'cpu', 'cupy', 'numpy']
-    >>> bk.engines()["cuda"].reason
-    'brockett was built without the CUDA plugin'
+    >>> bk.engines()["cpu"].available
+    True
     """
     found: dict[str, EngineInfo] = {}
     for name in NAMES:

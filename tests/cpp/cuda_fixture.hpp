@@ -1,6 +1,8 @@
 // The CUDA backend over the stand-in, for tests that steer the stand-in: streams and devices of the caller, failures, leaks.
 #pragma once
 
+#include <cusolverDn.h>
+
 #include <functional>
 #include <string>
 

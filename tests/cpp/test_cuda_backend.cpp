@@ -1,8 +1,20 @@
 // The CUDA backend where things go wrong, or several at once: memory that is short, solvers that do not converge, errors of
 // the libraries, several threads, streams and devices; and nothing left behind after 10,000 calls.
 //
-// What the modes of the stand-in for CUDA are good for was measured by seeding bugs into the backend, one at a time, and
-// running the C++ tests; SEEDED_TABLE
+// What the modes of the stand-in are good for was tried by seeding bugs into the backend, one at a time, and running
+// test_linalg, test_decompositions, test_streaming and this file (x: some test fails, or the stand-in stops the program):
+//
+//                                                                  eager  deferred  guard
+//   a download is not waited for                                     -       x        x
+//   cuBLAS stays on the default stream                               x       x        x     (clocks, at cudaFreeAsync)
+//   no event between the copy stream and the work                    -       x        x
+//   the host reads a result in device memory                         -       -        x     (SIGSEGV)
+//   a kernel gets host memory                                        -       x        x
+//   a library gets host memory                                       x       x        x
+//   a leading dimension too large by one                             x       x        x
+//   half the workspace that was asked for                            x       x        x
+//   a buffer too small by one element                                x       x        x
+//   a workspace is used after it was freed                           x       x        x
 #include <thread>
 
 #include "cuda_fixture.hpp"
@@ -32,7 +44,9 @@ int sweep_full_device(const Context& context, const std::function<void()>& work)
       work();
     } catch (const OutOfMemory& e) {
       ++thrown;
-      EXPECT_NE(std::string(e.what()).find_first_of("0123456789"), std::string::npos) << e.what();
+      const std::string text = e.what();  // a size, or what of CUDA's own could not be made
+      EXPECT_TRUE(text.find_first_of("0123456789") != std::string::npos || text.find("Create") != std::string::npos)
+          << text;
     }
     const bool got_through = brockett_shim_failure_pending();
     brockett_shim_fail_allocation(0);
@@ -259,8 +273,8 @@ TYPED_TEST(CudaMemory, solvers_are_tried_one_after_the_other) {
         const DeviceMatrix<T> U(*this->backend, HostMatrix<T>(A.rows, 12)),
             Vt(*this->backend, HostMatrix<T>(12, A.cols));
         la.svd_thin(a, out.data(), U, Vt);
-        const HostMatrix<T> back = product(product(to_host<T>(*this->backend, U.view()), HostMatrix<T>::diagonal(out)),
-                                           to_host<T>(*this->backend, Vt.view()));
+        const auto back = product(product(to_host<T>(*this->backend, U.view()), HostMatrix<T>::diagonal(out)),
+                                  to_host<T>(*this->backend, Vt.view()));
         EXPECT_LE(difference(back, A), 1e-4);
       });
     });
@@ -290,7 +304,6 @@ TEST_F(CudaBackend, errors_of_the_libraries_become_errors_of_ours) {
   };
   const std::vector<std::pair<const char*, int>> failures{
       {"kernel", cudaErrorLaunchFailure},
-      {"cudaStreamSynchronize", cudaErrorIllegalAddress},
       {"cudaEventSynchronize", cudaErrorIllegalAddress},
       {"cudaMemcpyAsync", cudaErrorInvalidValue},
       {"cudaMallocFromPoolAsync", cudaErrorNotSupported},
@@ -304,21 +317,24 @@ TEST_F(CudaBackend, errors_of_the_libraries_become_errors_of_ours) {
   for (const auto& [function, status] : failures) {
     SCOPED_TRACE(function);
     const std::size_t calls = brockett_shim_calls(function);
+    const int before = failed;
     brockett_shim_fail_status(function, status, 1);
     try {
       compute();
     } catch (const Error& e) {
       ++failed;
-      EXPECT_NE(std::string(e.what()).find("CUDA"), std::string(e.what()).find("cuBLAS")) << e.what();
+      const std::string text = e.what();
+      EXPECT_TRUE(text.starts_with("CUDA: ") || text.starts_with("cuBLAS: ") || text.starts_with("cuSOLVER: ")) << text;
+      brockett_shim_reset();
     }
-    // a function that is not on the way of this work has not failed
-    EXPECT_EQ(failed > 0 || brockett_shim_calls(function) == calls, true);
+    // what was called has failed, and was not overlooked
+    EXPECT_TRUE(brockett_shim_calls(function) == calls || failed > before);
     brockett_shim_reset();
     EXPECT_EQ(cudaGetLastError(), cudaSuccess);
     expect_that_it_works(context);
     compute();
   }
-  EXPECT_GE(failed, 7);
+  EXPECT_GE(failed, 6);
 }
 
 // --- several at once ------------------------------------------------------------------------------------------------------
@@ -420,19 +436,15 @@ TEST_F(CudaBackend, streams_are_ordered_on_request) {
 TEST_F(CudaBackend, ten_thousand_calls_leave_nothing_behind) {
   const DeviceMatrix<double> A(*backend, HostMatrix<double>{{3, 0}, {0, 2}});
   const auto call = [&](int i) {
-    switch (i % 4) {
-      case 0:
-        return EXPECT_EQ(backend->full().norm(A), std::sqrt(13.0)), void();
-      case 1:
-        return singular_values<double>(context, A.view()), void();
-      case 2: {
-        Autocorrelation acc(context, 2);
-        acc.update(samples_of(A));
-        return void();
-      }
-      default:
-        return EXPECT_THROW(svd<double>(context, MatrixView<const double>(A.mat().data, 0, 2)), InvalidArgument),
-               void();
+    if (i % 4 == 0) {
+      EXPECT_EQ(backend->full().max_abs(A), 3);
+    } else if (i % 4 == 1) {
+      singular_values<double>(context, A.view());
+    } else if (i % 4 == 2) {
+      Autocorrelation acc(context, 2);
+      acc.update(samples_of(A));
+    } else {
+      EXPECT_THROW(Autocorrelation(context, 3).update(samples_of(A)), InvalidArgument);
     }
   };
   for (int i = 0; i < 8; ++i) call(i);

@@ -330,6 +330,27 @@ TYPED_TEST(Decompositions, singular_vectors_reconstruct) {
   }
 }
 
+// Zero singular values stay zero, and the rest is not moved by them, at orders where an algorithm may treat them apart.
+TYPED_TEST(Decompositions, singular_vectors_of_a_deficient_matrix) {
+  using T = typename TypeParam::T;
+  constexpr index_t n = 300, rank = 290;
+  const HostMatrix<T> A =
+      product(HostMatrix<T>::random(n, rank, 12), HostMatrix<T>::random(rank, n, 13)).template as<T>();
+  const auto a = this->padded(A), b = this->padded(A);
+  const auto u = this->padded(HostMatrix<T>(n, n)), vt = this->padded(HostMatrix<T>(n, n));
+  std::vector<T> s(n), alone(n);
+  this->la.svd_thin(a, s.data(), u, vt);
+  this->la.svd_thin(b, alone.data(), Mat<T>(), Mat<T>());
+  const double unit = this->eps * static_cast<double>(s[0]);
+  for (std::size_t i = 0; i < n; ++i) EXPECT_NEAR(s[i], alone[i], 20 * unit) << i;
+  for (std::size_t i = rank; i < n; ++i) EXPECT_LE(s[i], n * unit) << i;
+  EXPECT_GT(s[rank - 1], n * unit);
+  const HostMatrix<T> U = this->to_host(u), Vt = this->to_host(vt);
+  EXPECT_LE(orthogonality_error(U), 100 * this->eps);
+  EXPECT_LE(orthogonality_error(Vt.transposed()), 100 * this->eps);
+  EXPECT_LE(difference(product(product(U, HostMatrix<T>::diagonal(s)), Vt), A), 40 * unit);
+}
+
 TYPED_TEST(Decompositions, takes_what_is_empty) {
   using T = typename TypeParam::T;
   const Mat<T> none(nullptr, 0, 0, 1);

@@ -92,8 +92,10 @@ def test_a_full_device_is_our_error_and_everything_goes_on(shim: Any, rng: np.ra
         shim.brockett_shim_fail_allocation(0)
     else:
         pytest.fail("the work never ran through")
+    shim.brockett_shim_fail_allocation(0)
     assert len(failures) >= 5
-    assert all(re.search(r"\d", message) for message in failures), failures  # the sizes that could not be had
+    sizes = [message for message in failures if re.search(r"\d+ bytes", message)]
+    assert len(sizes) >= 5, failures  # others are streams and handles
     assert work().cost == pytest.approx(expected.cost, rel=1e-10)
 
 
@@ -108,15 +110,18 @@ def test_what_does_not_converge_names_its_size(shim: Any, rng: np.random.Generat
 
 
 def test_samples_larger_than_the_device(shim: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    n_samples, n = 1_000_000, 64
     path = tmp_path / "X.npy"
-    X = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(600_000, 16))
-    X[:] = rng.integers(-3, 4, size=(1000, 16)).astype(np.float32)[np.arange(600_000) % 1000]
+    X = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n_samples, n))
+    block = rng.integers(-3, 4, size=(1000, n)).astype(np.float32)
+    X.reshape(-1, 1000, n)[:] = block
     _core.cuda_synchronize(0)
-    shim.brockett_shim_set_memory(24 << 20)  # the samples have 38 MB
-    acc = bk.Autocorrelation(16, device="cuda:0")
+    shim.brockett_shim_set_memory(200 << 20)  # the samples have 256 MB
+    acc = bk.Autocorrelation(n, device="cuda:0")
     acc.update(np.load(path, mmap_mode="r"))
-    block = np.asarray(X[:1000], dtype=np.float64)
-    assert np.array_equal(acc.matrix().to_host() * 1000, block.T @ block)  # integers: every sum is exact
+    exact = block.astype(np.float64)
+    # Sums of integers are exact: what is left is the division by the number of samples.
+    assert np.abs(acc.matrix().to_host() * 1000 - exact.T @ exact).max() < 1e-9
 
 
 def test_nothing_is_left_behind(shim: Any, rng: np.random.Generator) -> None:

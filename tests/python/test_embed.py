@@ -28,8 +28,8 @@ def test_the_component_cuda_is_its_plugin(tmp_path: Path) -> None:
     """Demanded where the plugin is not installed, find_package refuses; where it is, there is brockett::cuda."""
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.20)\nproject(p LANGUAGES CXX)\n"
-        "find_package(brockett CONFIG COMPONENTS cuda)\nif(brockett_FOUND AND TARGET brockett::cuda)\n  message(STATUS accepted)\n"
-        "elseif(NOT brockett_FOUND)\n  message(STATUS refused)\nendif()\n"
+        "find_package(brockett CONFIG COMPONENTS cuda)\nif(brockett_FOUND AND TARGET brockett::cuda)\n"
+        "  message(STATUS accepted)\nelseif(NOT brockett_FOUND)\n  message(STATUS refused)\nendif()\n"
     )
     said = configure(tmp_path, tmp_path / "build", brockett_DIR=cmake_dir())
     installed = any(Path(cmake_dir()).parents[1].glob("libbrockett_cuda.so"))

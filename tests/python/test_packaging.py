@@ -57,7 +57,7 @@ def test_required_and_optional_dependencies() -> None:
     plain = {re.split(r"[ ;<>=!~]", line)[0] for line in requires if "extra ==" not in line}
     assert plain == {"numpy", "array-api-compat"}
     extras = importlib.metadata.metadata("brockett").get_all("Provides-Extra")
-    assert {"cli", "torch", "sklearn", "test", "bench"} <= set(extras or [])
+    assert {"cli", "cuda13", "torch", "sklearn", "test", "bench"} <= set(extras or [])
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,6 @@ def test_sdist_holds_no_junk(sdist: set[str]) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("BROCKETT_CUDA=ON", "CUDA plugin is not part of brockett"),
         ("BROCKETT_BLAS=mkl", "expected AUTO, system, scipy-openblas64 or scipy-openblas32"),
     ],
 )

@@ -102,7 +102,9 @@ EXPORT cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolv
   solve.call().device("A", a, n, n, lda, size_of(type_a), batch, lda * n);
   solve.call().device("W", w, n, batch, n, size_of(type_w));
   solve.work(device_work, device_bytes, host_work, host_bytes, info, batch);
-  solve.spoils(w, static_cast<std::size_t>(n * batch) * size_of(type_w));
+  // the last of the batch is the one that fails
+  solve.spoils(static_cast<char*>(w) + static_cast<std::size_t>(n * (batch - 1)) * size_of(type_w),
+               static_cast<std::size_t>(n) * size_of(type_w));
   return with_real(type_a, [&]<class T>(T*) {
     return solve.run([=](Index k) {
       return eigen<T>(jobz, uplo, n, type_a,

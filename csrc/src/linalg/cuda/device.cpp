@@ -31,15 +31,26 @@ void check(cudaError_t status, const char* what) {
        std::string("CUDA: ") + what + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")");
 }
 
-void check(cublasStatus_t status, const char* what) {
-  if (status == CUBLAS_STATUS_SUCCESS) return;
-  fail(status == CUBLAS_STATUS_ALLOC_FAILED, std::string("cuBLAS: ") + what + ": " + cublasGetStatusName(status));
+namespace {
+
+// Of handles and their settings there is no size to tell.
+std::string size_text(index_t rows, index_t cols) {
+  return rows == 0 ? "" : " on a " + std::to_string(rows) + " x " + std::to_string(cols) + " matrix";
 }
 
-void check(cusolverStatus_t status, const char* what) {
+}  // namespace
+
+void check(cublasStatus_t status, const char* what, index_t rows, index_t cols) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  fail(status == CUBLAS_STATUS_ALLOC_FAILED,
+       std::string("cuBLAS: ") + what + size_text(rows, cols) + ": " + cublasGetStatusName(status));
+}
+
+void check(cusolverStatus_t status, const char* what, index_t rows, index_t cols) {
   if (status == CUSOLVER_STATUS_SUCCESS) return;
-  fail(status == CUSOLVER_STATUS_ALLOC_FAILED,
-       std::string("cuSOLVER: ") + what + ": status " + std::to_string(static_cast<int>(status)));
+  const bool memory = status == CUSOLVER_STATUS_ALLOC_FAILED;
+  fail(memory, std::string("cuSOLVER: ") + what + size_text(rows, cols) + ": " +
+                   (memory ? "no memory for its workspace" : "status " + std::to_string(static_cast<int>(status))));
 }
 
 DeviceScope::DeviceScope(int device) {
@@ -92,13 +103,13 @@ Device::Device(int ordinal, cudaStream_t stream) : ordinal_(ordinal), stream_(st
       unsigned long long keep = kPoolKeeps;
       check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
     }
-    check(cublasCreate(&blas_), "cublasCreate");
-    check(cublasSetStream(blas_, stream), "cublasSetStream");
+    check(cublasCreate(&blas_), "cublasCreate", 0, 0);
+    check(cublasSetStream(blas_, stream), "cublasSetStream", 0, 0);
     // float32 products are float32 products, whatever the environment's math mode is for others
-    check(cublasSetMathMode(blas_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode");
-    check(cusolverDnCreate(&solver_), "cusolverDnCreate");
-    check(cusolverDnSetStream(solver_, stream), "cusolverDnSetStream");
-    check(cusolverDnCreateParams(&params_), "cusolverDnCreateParams");
+    check(cublasSetMathMode(blas_, CUBLAS_DEFAULT_MATH), "cublasSetMathMode", 0, 0);
+    check(cusolverDnCreate(&solver_), "cusolverDnCreate", 0, 0);
+    check(cusolverDnSetStream(solver_, stream), "cusolverDnSetStream", 0, 0);
+    check(cusolverDnCreateParams(&params_), "cusolverDnCreateParams", 0, 0);
   } catch (...) {
     close();
     throw;

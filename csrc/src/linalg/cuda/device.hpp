@@ -19,8 +19,9 @@ namespace brockett::linalg::cuda {
 /// Throw what a status says: OutOfMemory where memory was short, else Error with the routine and the library's words. The
 /// run time's last error is cleared, so that the next call of anybody in the process does not find it.
 void check(cudaError_t status, const char* what);
-void check(cublasStatus_t status, const char* what);
-void check(cusolverStatus_t status, const char* what);
+/// `rows` x `cols` is what the routine worked on.
+void check(cublasStatus_t status, const char* what, index_t rows, index_t cols);
+void check(cusolverStatus_t status, const char* what, index_t rows, index_t cols);
 
 /// Sets the device of the calling thread while it lives; PyTorch and CuPy share the thread and expect theirs back.
 class DeviceScope {

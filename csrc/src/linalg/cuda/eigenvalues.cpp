@@ -32,11 +32,11 @@ int syevd(Device& device, cudaDataType type, cudaDataType value_type, bool vecto
   std::size_t on_device = 0, on_host = 0;
   check(cusolverDnXsyevd_bufferSize(device.solver(), device.params(), job, CUBLAS_FILL_MODE_LOWER, n, type, A, ld,
                                     value_type, values, type, &on_device, &on_host),
-        "Xsyevd");
+        "Xsyevd", n, n);
   const SolverWork work(device, on_device, on_host);
   check(cusolverDnXsyevd(device.solver(), device.params(), job, CUBLAS_FILL_MODE_LOWER, n, type, A, ld, value_type,
                          values, type, work.on_device(), on_device, work.on_host(), on_host, work.info()),
-        "Xsyevd");
+        "Xsyevd", n, n);
   return work.result("Xsyevd");
 }
 
@@ -47,16 +47,16 @@ int syevj(Device& device, bool vectors, Mat<T> A, T* values) {
   const int n = to_int(A.cols, "order"), ld = to_int(A.ld, "leading dimension");
   struct Options {
     syevjInfo_t handle = nullptr;
-    Options() { check(cusolverDnCreateSyevjInfo(&handle), "syevj"); }
+    Options() { check(cusolverDnCreateSyevjInfo(&handle), "syevj", 0, 0); }
     ~Options() { cusolverDnDestroySyevjInfo(handle); }
   } options;
   int size = 0;
   check(Blas<T>::syevj_size(device.solver(), job, CUBLAS_FILL_MODE_LOWER, n, A.data, ld, values, &size, options.handle),
-        "syevj");
+        "syevj", A.rows, A.cols);
   const SolverWork work(device, sizeof(T) * static_cast<std::size_t>(size), 0);
   check(Blas<T>::syevj(device.solver(), job, CUBLAS_FILL_MODE_LOWER, n, A.data, ld, values,
                        static_cast<T*>(work.on_device()), size, work.info(), options.handle),
-        "syevj");
+        "syevj", A.rows, A.cols);
   return work.result("syevj");
 }
 
@@ -86,12 +86,12 @@ std::vector<int> syev_batched(Device& device, cudaDataType type, cudaDataType va
     check(cusolverDnXsyevBatched_bufferSize(device.solver(), device.params(), CUSOLVER_EIG_MODE_NOVECTOR,
                                             CUBLAS_FILL_MODE_LOWER, n, type, a, n, value_type, w, type, &on_device,
                                             &on_host, count),
-          "XsyevBatched");
+          "XsyevBatched", n, n);
     const SolverWork work(device, on_device, on_host, count);
     check(cusolverDnXsyevBatched(device.solver(), device.params(), CUSOLVER_EIG_MODE_NOVECTOR, CUBLAS_FILL_MODE_LOWER,
                                  n, type, a, n, value_type, w, type, work.on_device(), on_device, work.on_host(),
                                  on_host, work.info(), count),
-          "XsyevBatched");
+          "XsyevBatched", n, n);
     device.download(work.info(), infos.data() + first, count);
   }
   for (const int info : infos) SolverWork::check_arguments(info, "XsyevBatched");
@@ -136,12 +136,12 @@ void Eigenvalues<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_va
     check(cusolverDnXsyevdx_bufferSize(device.solver(), device.params(), CUSOLVER_EIG_MODE_VECTOR, CUSOLVER_EIG_RANGE_I,
                                        CUBLAS_FILL_MODE_LOWER, n, type, A.data, A.ld, &none, &none, n - count + 1, n,
                                        &found, type, values.data(), type, &on_device, &on_host),
-          "Xsyevdx");
+          "Xsyevdx", n, n);
     const SolverWork work(device, on_device, on_host);
     check(cusolverDnXsyevdx(device.solver(), device.params(), CUSOLVER_EIG_MODE_VECTOR, CUSOLVER_EIG_RANGE_I,
                             CUBLAS_FILL_MODE_LOWER, n, type, A.data, A.ld, &none, &none, n - count + 1, n, &found, type,
                             values.data(), type, work.on_device(), on_device, work.on_host(), on_host, work.info()),
-          "Xsyevdx");
+          "Xsyevdx", n, n);
     const int info = work.result("Xsyevdx");
     if (info == 0 && found == count) return take(A, count);
     if (!kept.restore()) throw_not_converged("cuSOLVER's Xsyevdx (and no memory for a second attempt)", n, info);

@@ -130,7 +130,7 @@ cudaError_t over_range(cudaStream_t s, index_t n, F f) {
   shim::submit(s, [=] {
     for (index_t k = 0; k < n; ++k) f(k);
   });
-  return cudaSuccess;
+  return cudaGetLastError();
 }
 template <class F>
 cudaError_t over_entries(cudaStream_t s, index_t rows, index_t cols, F f) {
@@ -139,7 +139,7 @@ cudaError_t over_entries(cudaStream_t s, index_t rows, index_t cols, F f) {
       for (index_t i = 0; i < rows; ++i) f(i, j);
     }
   });
-  return cudaSuccess;
+  return cudaGetLastError();
 }
 template <class F, class V>
 cudaError_t join_matrix(cudaStream_t s, index_t rows, index_t cols, F f, V* out) {
@@ -152,7 +152,7 @@ cudaError_t join_matrix(cudaStream_t s, index_t rows, index_t cols, F f, V* out)
       }
     }
   });
-  return cudaSuccess;
+  return cudaGetLastError();
 }
 template <class F, class V>
 cudaError_t join_columns(cudaStream_t s, index_t rows, index_t cols, F f, V* out) {
@@ -166,7 +166,7 @@ cudaError_t join_columns(cudaStream_t s, index_t rows, index_t cols, F f, V* out
       }
     }
   });
-  return cudaSuccess;
+  return cudaGetLastError();
 }
 
 #endif

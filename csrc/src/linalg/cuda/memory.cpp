@@ -51,7 +51,7 @@ void Memory<T>::transpose(Mat<const T> A, Mat<T> B) {
   const T one = 1, zero = 0;
   check(Blas<T>::geam(device_.blas(), CUBLAS_OP_T, CUBLAS_OP_T, B.rows, B.cols, &one, A.data, A.ld, &zero, A.data, A.ld,
                       B.data, B.ld),
-        "transpose");
+        "transpose", A.rows, A.cols);
 }
 
 template <class T>

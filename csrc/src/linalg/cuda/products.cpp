@@ -40,12 +40,12 @@ void Products<T>::multiply_batched(Op op_a, Op op_b, T alpha, Mat<const T> A, in
   if (batch == 1) {
     check(Blas<T>::gemm(blas, cuda::op_of(op_a), cuda::op_of(op_b), C.rows, C.cols, k, &alpha, A.data, ld_of(A.ld),
                         B.data, ld_of(B.ld), &beta, C.data, ld_of(C.ld)),
-          "gemm");
+          "gemm", C.rows, C.cols);
   } else {
     check(Blas<T>::gemm_batched(blas, cuda::op_of(op_a), cuda::op_of(op_b), C.rows, C.cols, k, &alpha, A.data,
                                 ld_of(A.ld), stride_a, B.data, ld_of(B.ld), stride_b, &beta, C.data, ld_of(C.ld),
                                 stride_c, batch),
-          "gemmStridedBatched");
+          "gemmStridedBatched", C.rows, C.cols);
   }
 }
 
@@ -57,7 +57,7 @@ void Products<T>::accumulate_outer(Op op, T alpha, Mat<const T> A, T beta, Mat<T
   if (k == 0 && beta == T(1)) return;
   check(Blas<T>::syrk(this->device().blas(), CUBLAS_FILL_MODE_LOWER, cuda::op_of(op), C.rows, k, &alpha, A.data,
                       ld_of(A.ld), &beta, C.data, ld_of(C.ld)),
-        "syrk");
+        "syrk", C.rows, C.cols);
 }
 
 template <class T>
@@ -77,7 +77,7 @@ void Products<T>::multiply_reduced(Op op_b, DType type, const void* A, index_t l
     check(cublasGemmEx_64(this->device().blas(), CUBLAS_OP_N, cuda::op_of(op_b), C.rows, C.cols, k, &one, A, element,
                           ld_of(lda), B, element, ld_of(ldb), &zero, C.data, CUDA_R_32F, ld_of(C.ld), compute,
                           CUBLAS_GEMM_DEFAULT),
-          "GemmEx");
+          "GemmEx", C.rows, C.cols);
   }
 }
 
@@ -120,7 +120,7 @@ void Products<T>::apply_modes(Modes modes, Op op, Mat<T> A) {
         const double one = 1, beta = k == 0 ? 0 : 1;
         check(Blas<double>::gemm(device.blas(), CUBLAS_OP_N, CUBLAS_OP_N, part.rows, M.cols, terms, &one,
                                  X.data + k * X.ld, X.ld, M.data + k, M.ld, &beta, Y.data + first * Y.ld, Y.ld),
-              "apply_modes");
+              "apply_modes", part.rows, n);
       }
     }
     if constexpr (std::is_same_v<T, double>) {

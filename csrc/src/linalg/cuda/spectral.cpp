@@ -27,12 +27,12 @@ int gesvdp(Device& device, Mat<T> A, T* s, Mat<T> U, Mat<T> V, double& shift) {
   std::size_t on_device = 0, on_host = 0;
   check(cusolverDnXgesvdp_bufferSize(device.solver(), device.params(), job, economy, A.rows, A.cols, type, A.data, A.ld,
                                      type, s, type, U.data, ldu, type, V.data, ldv, type, &on_device, &on_host),
-        "Xgesvdp");
+        "Xgesvdp", A.rows, A.cols);
   const SolverWork work(device, on_device, on_host);
   check(cusolverDnXgesvdp(device.solver(), device.params(), job, economy, A.rows, A.cols, type, A.data, A.ld, type, s,
                           type, U.data, ldu, type, V.data, ldv, type, work.on_device(), on_device, work.on_host(),
                           on_host, work.info(), &shift),
-        "Xgesvdp");
+        "Xgesvdp", A.rows, A.cols);
   return work.result("Xgesvdp");
 }
 
@@ -45,12 +45,12 @@ int gesvd(Device& device, Mat<T> A, T* s, Mat<T> U, Mat<T> Vt) {
   std::size_t on_device = 0, on_host = 0;
   check(cusolverDnXgesvd_bufferSize(device.solver(), device.params(), job, job, A.rows, A.cols, type, A.data, A.ld,
                                     type, s, type, U.data, ldu, type, Vt.data, ldvt, type, &on_device, &on_host),
-        "Xgesvd");
+        "Xgesvd", A.rows, A.cols);
   const SolverWork work(device, on_device, on_host);
   check(cusolverDnXgesvd(device.solver(), device.params(), job, job, A.rows, A.cols, type, A.data, A.ld, type, s, type,
                          U.data, ldu, type, Vt.data, ldvt, type, work.on_device(), on_device, work.on_host(), on_host,
                          work.info()),
-        "Xgesvd");
+        "Xgesvd", A.rows, A.cols);
   return work.result("Xgesvd");
 }
 
@@ -70,7 +70,7 @@ bool settle(LinAlg<T>& la, Device& device, Mat<const T> A, T* host_s, Mat<T> U, 
   la.add(T(-1), S, R);
   la.column_dots(R, R, squares.data());
   const double residual = std::sqrt(*std::max_element(squares.begin(), squares.end()));
-  const double rounding = std::sqrt(static_cast<double>(std::max(A.rows, A.cols))) *
+  const double rounding = 4 * std::sqrt(static_cast<double>(std::max(A.rows, A.cols))) *
                           static_cast<double>(std::numeric_limits<T>::epsilon()) * std::abs(values[0]);
   if (!(residual <= rounding)) return false;
   std::vector<T> signs(s.size(), T(1));

@@ -15,11 +15,11 @@ void Triangular<T>::geqrf(Mat<T> A, T* tau) {
   std::size_t on_device = 0, on_host = 0;
   check(cusolverDnXgeqrf_bufferSize(device.solver(), device.params(), A.rows, A.cols, type, A.data, A.ld, type, tau,
                                     type, &on_device, &on_host),
-        "Xgeqrf");
+        "Xgeqrf", A.rows, A.cols);
   const SolverWork work(device, on_device, on_host);
   check(cusolverDnXgeqrf(device.solver(), device.params(), A.rows, A.cols, type, A.data, A.ld, type, tau, type,
                          work.on_device(), on_device, work.on_host(), on_host, work.info()),
-        "Xgeqrf");
+        "Xgeqrf", A.rows, A.cols);
 }
 
 // A = L Q, as A^T = Q^T L^T by Householder reflections.
@@ -56,11 +56,11 @@ void Triangular<T>::orthonormalize(Mat<T> A) {
   const Scratch<T> tau(device, A.cols);
   geqrf(A, tau.data());
   int size = 0;
-  check(Blas<T>::orgqr_size(device.solver(), m, n, n, A.data, ld, tau.data(), &size), "orgqr");
+  check(Blas<T>::orgqr_size(device.solver(), m, n, n, A.data, ld, tau.data(), &size), "orgqr", A.rows, A.cols);
   const SolverWork work(device, sizeof(T) * static_cast<std::size_t>(size), 0);
   check(Blas<T>::orgqr(device.solver(), m, n, n, A.data, ld, tau.data(), static_cast<T*>(work.on_device()), size,
                        work.info()),
-        "orgqr");
+        "orgqr", A.rows, A.cols);
 }
 
 // A = L L^T
@@ -73,11 +73,11 @@ index_t Triangular<T>::cholesky(Mat<T> A) {
   std::size_t on_device = 0, on_host = 0;
   check(cusolverDnXpotrf_bufferSize(device.solver(), device.params(), CUBLAS_FILL_MODE_LOWER, A.cols, type, A.data,
                                     A.ld, type, &on_device, &on_host),
-        "Xpotrf");
+        "Xpotrf", A.rows, A.cols);
   const SolverWork work(device, on_device, on_host);
   check(cusolverDnXpotrf(device.solver(), device.params(), CUBLAS_FILL_MODE_LOWER, A.cols, type, A.data, A.ld, type,
                          work.on_device(), on_device, work.on_host(), on_host, work.info()),
-        "Xpotrf");
+        "Xpotrf", A.rows, A.cols);
   check(kernels::zero_above_diagonal(this->stream(), A), "cholesky");
   return work.result("Xpotrf");
 }
@@ -91,7 +91,7 @@ void Triangular<T>::triangular_solve(Side side, Op op, Mat<const T> L, Mat<T> B)
   check(Blas<T>::trsm(this->device().blas(), side == Side::left ? CUBLAS_SIDE_LEFT : CUBLAS_SIDE_RIGHT,
                       CUBLAS_FILL_MODE_LOWER, cuda::op_of(op), CUBLAS_DIAG_NON_UNIT, B.rows, B.cols, &one, L.data, L.ld,
                       B.data, B.ld),
-        "trsm");
+        "trsm", B.rows, B.cols);
 }
 
 // det A = (sign of the row permutation) prod_i U_ii, A = P L U
@@ -105,12 +105,12 @@ int Triangular<T>::determinant_sign(Mat<T> A) {
   std::size_t on_device = 0, on_host = 0;
   check(cusolverDnXgetrf_bufferSize(device.solver(), device.params(), n, n, type, A.data, A.ld, type, &on_device,
                                     &on_host),
-        "Xgetrf");
+        "Xgetrf", n, n);
   const SolverWork work(device, on_device, on_host);
   const Scratch<std::int64_t> pivots(device, n);
   check(cusolverDnXgetrf(device.solver(), device.params(), n, n, type, A.data, A.ld, pivots.data(), type,
                          work.on_device(), on_device, work.on_host(), on_host, work.info()),
-        "Xgetrf");
+        "Xgetrf", n, n);
   if (work.result("Xgetrf") > 0) return 0;
   std::vector<std::int64_t> swapped(static_cast<std::size_t>(n));
   std::vector<T> diagonal(swapped.size());
