@@ -76,11 +76,14 @@ std::vector<MatrixView<const T>> views_of_batch(const ArrayRef& A) {
   return views;
 }
 
+/// What multiplies a block.
+using Blocks = py::typing::Callable<py::object(py::object)>;
+
 /// A linear operator of Python: two functions of blocks (n, b), in the dtype of T.
 template <class T>
 class PythonOperator final : public Operator<T> {
  public:
-  PythonOperator(index_t rows, index_t cols, const py::function& matmat, const py::function& rmatmat)
+  PythonOperator(index_t rows, index_t cols, const Blocks& matmat, const Blocks& rmatmat)
       : rows_(rows), cols_(cols), matmat_(matmat), rmatmat_(rmatmat) {}
   index_t rows() const override { return rows_; }
   index_t cols() const override { return cols_; }
@@ -92,7 +95,7 @@ class PythonOperator final : public Operator<T> {
  private:
   using Block = py::array_t<T, py::array::f_style | py::array::forcecast>;
 
-  static void call(const py::function& f, const char* name, MatrixView<const T> X, MatrixView<T> Y) {
+  static void call(const Blocks& f, const char* name, MatrixView<const T> X, MatrixView<T> Y) {
     const py::gil_scoped_acquire gil;
     // a copy, which the function may keep or change
     Block block({X.rows, X.cols});
@@ -113,7 +116,7 @@ class PythonOperator final : public Operator<T> {
   }
 
   index_t rows_, cols_;
-  const py::function &matmat_, &rmatmat_;
+  const Blocks &matmat_, &rmatmat_;
 };
 
 Dict svd_one(const ArrayRef& A, index_t rank, double tol, double frobenius_tol, const std::string& method,
@@ -150,10 +153,9 @@ Dicts svd_batch(const ArrayRef& A, index_t rank, double tol, double frobenius_to
   });
 }
 
-Dict svd_operator(index_t rows, index_t cols, const std::string& dtype, const py::function& matmat,
-                  const py::function& rmatmat, index_t rank, double tol, double frobenius_tol,
-                  const std::string& method, std::uint64_t seed, index_t oversampling, int iterations,
-                  const std::string& signs, index_t max_columns) {
+Dict svd_operator(index_t rows, index_t cols, const std::string& dtype, const Blocks& matmat, const Blocks& rmatmat,
+                  index_t rank, double tol, double frobenius_tol, const std::string& method, std::uint64_t seed,
+                  index_t oversampling, int iterations, const std::string& signs, index_t max_columns) {
   const SvdParams p = svd_params(rank, tol, frobenius_tol, method, seed, oversampling, iterations, signs, max_columns);
   const auto run = [&](auto type) {
     using T = decltype(type);
