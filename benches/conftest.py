@@ -18,7 +18,7 @@ import pytest
 
 import brockett as bk
 
-PEERS = ("numpy", "scipy", "scikit-learn", "torch")
+PEERS = ("numpy", "scipy", "scikit-learn", "torch", "powerlaw", "weightwatcher")
 GPU_PEERS = ("torch", "cupy-cuda13x")
 
 

@@ -340,6 +340,11 @@ def _moments(w: _Statistic, length: float, a: float, k: float) -> tuple[float, H
     return top + math.log(total), center + mean, (offset * f) @ offset.T / total - np.outer(mean, mean)
 
 
+def _exp(x: float) -> float:
+    # a rate per subnormal unit is infinite, not an error
+    return math.exp(x) if x < 709 else math.inf
+
+
 def _maximize(family: Callable[[float, float], Any], mean: Host, a: float, k: float) -> tuple[float, float, float]:
     """Newton's method on (a, k) · mean + log Z over k > 0, steps shortened until they keep k positive and descend."""
     at = np.array([a, k])
@@ -419,7 +424,7 @@ def compare_power_law(values: Host, alpha: float, xmin: float, xmax: float, law:
         a, k = -1.0, rate_of_mean(float(mean[1]), end)
         if k > 0:
             log_z = log_scale - math.log(k / mass_below(k, end))
-            first = math.exp(math.log(k) - log_scale - log_xmin)
+            first = _exp(math.log(k) - log_scale - log_xmin)
         else:  # uniform on [xmin, xmax]
             k, log_z, first, degenerate = 0.0, log_scale + math.log(end), 0.0, True
     else:
@@ -445,7 +450,7 @@ def compare_power_law(values: Host, alpha: float, xmin: float, xmax: float, law:
             if law == "truncated_power_law" and a < min(0.0, rate):
                 a, k, log_z = _maximize_held(family, float(mean[1]), min(0.0, rate), k)
         if law == "truncated_power_law":
-            first, second = 1 + a, math.exp(math.log(k) - log_scale - log_xmin) if k > 0 else 0.0
+            first, second = 1 + a, _exp(math.log(k) - log_scale - log_xmin) if k > 0 else 0.0
         elif degenerate:
             first, second = -math.inf, math.inf
         else:
