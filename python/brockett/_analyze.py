@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import io
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +127,9 @@ class Analysis:
         OSError
             The file cannot be written.
         """
+        import csv
+        import json
+
         rows = [{**row, "shape": "x".join(map(str, row["shape"]))} for row in self.rows]
         if str(path).lower().endswith(".json"):
             whole = {

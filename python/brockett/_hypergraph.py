@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -370,6 +369,8 @@ class Hypergraph:
         path : path-like
             Taken as given. Its folder must exist.
         """
+        import json
+
         text = json.dumps(self.to_hif(), ensure_ascii=False)
         with _files.atomic_write(path) as file:
             file.write(text.encode())

@@ -88,7 +88,8 @@ def write_spectra(layers: Mapping[str, LayerMetrics], rows: Sequence[Mapping[str
 def write_graph(graph: SpectralGraph, edges: GraphEdges, path: _files.PathLike, max_edges: int = 2000) -> None:
     """Layers from left to right, modes by singular value, the strongest significant edges in ten shades.
 
-    One trace a shade: Plotly takes seconds to draw one trace an edge, and milliseconds to draw these.
+    One trace a shade: Plotly takes seconds to draw one trace an edge, and milliseconds to draw these. As SVG, which
+    every browser draws; WebGL is not there on remote desktops and in headless ones.
     """
     go = _plotly()
     figure = go.Figure()
@@ -108,12 +109,12 @@ def write_graph(graph: SpectralGraph, edges: GraphEdges, path: _files.PathLike, 
             y[1::3] = [values[b][j] for b, j in zip(edges.target[chosen], edges.target_mode[chosen], strict=True)]
             colour = f"rgba(76, 114, 176, {0.08 + 0.09 * k:.2f})"
             label = f"overlap ≥ {k / 10 * float(weight.max()):.2g}"
-            figure.add_trace(go.Scattergl(x=x, y=y, mode="lines", line={"color": colour}, name=label, hoverinfo="skip"))
+            figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line={"color": colour}, name=label, hoverinfo="skip"))
     for number, layer in enumerate(graph.layers):
         s = values[number]
         drawn = s > 0
         figure.add_trace(
-            go.Scattergl(
+            go.Scatter(
                 x=np.full(int(drawn.sum()), number),
                 y=s[drawn],
                 mode="markers",

@@ -6,22 +6,23 @@ What a layer is called, its shape and its dtype are known before it is read, and
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
 import struct
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _arrays, _files, _options
 from ._errors import FileFormatError, InvalidArgument, InvalidType
+
+if TYPE_CHECKING:
+    import zipfile  # imported where a file is read: it takes longer than the rest of brockett
 
 __all__ = ["Source", "open_layers"]
 
@@ -206,6 +207,8 @@ def _open_file(path: str) -> Iterator[list[Source]]:
 
 @contextlib.contextmanager
 def _npz(path: str) -> Iterator[list[Source]]:
+    import zipfile
+
     with contextlib.ExitStack() as stack:
         with _files._refuse_damage(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
@@ -219,6 +222,7 @@ def _npz(path: str) -> Iterator[list[Source]]:
 
 def _npz_member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Source:
     import io
+    import zipfile
 
     if info.compress_type != zipfile.ZIP_STORED and info.file_size > 1100 * max(info.compress_size, 1):
         raise ValueError(f"entry {info.filename!r} announces an impossible compression ratio")
@@ -237,6 +241,8 @@ def _npz_member(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> S
 
 @contextlib.contextmanager
 def _safetensors(path: str) -> Iterator[list[Source]]:
+    import json
+
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
