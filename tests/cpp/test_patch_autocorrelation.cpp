@@ -266,7 +266,7 @@ TYPED_TEST(PatchAutocorrelationTest, a_failing_update_changes_nothing) {
   EXPECT_THROW(this->add(acc, huge), InvalidArgument);
   this->add(acc, {0, 2, 5, 6, {}});
   EXPECT_TRUE(unchanged());
-  if constexpr (TypeParam::guarded) {
+  if constexpr (TypeParam::kind == EngineKind::guarded) {
     // every allocation of an update fails in turn
     auto& memory = dynamic_cast<GuardedBackend&>(*this->backend);
     for (std::size_t k = 0;; ++k) {
