@@ -249,6 +249,8 @@ class Autocorrelation:
     #: Name of the class in an engine, and what two accumulators that are merged must agree in.
     _ENGINE_CLASS = "Accumulator"
     _PARAMS: tuple[str, ...] = ("n_features", "center", "method", "precision")
+    #: What a pickled one is made again from.
+    _KEPT: tuple[str, ...] = (*_PARAMS, "device")
 
     def _kind(self, engine: Engine) -> Any:
         return getattr(engine.module, self._ENGINE_CLASS)
@@ -441,7 +443,7 @@ class Autocorrelation:
             self._sum, self._engine = self._kind(engine).from_state(state), engine
 
     def __getstate__(self) -> dict[str, Any]:
-        params = {name: getattr(self, f"_{name}") for name in self._PARAMS}
+        params = {name: getattr(self, f"_{name}") for name in self._KEPT}
         return {"params": params, "state": self._state()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:

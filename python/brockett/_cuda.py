@@ -13,44 +13,20 @@ import numpy as np
 
 from . import _core, _device
 
-__all__ = ["Accumulator"]
+__all__ = ["Accumulator", "PatchAccumulator"]
 
 
-class Accumulator:
-    """`_core.Accumulator` on a CUDA device; samples in host memory are streamed to it."""
+class _Total:
+    """An accumulator of `_core` on a CUDA device, on the stream that the library of its results works on."""
 
-    def __init__(
-        self,
-        n_features: int,
-        center: bool,
-        method: str,
-        precision: str,
-        *,
-        xp: Any,
-        device: Any,
-        total: Any = None,
-    ) -> None:
-        self.xp, self.device = xp, device
-        self._number = _device.ordinal(device)
-        self.total = total or _core.Accumulator(
-            n_features, center, method, precision, device=self._number, stream=self._stream()
-        )
+    def __init__(self, total: Any, xp: Any, device: Any) -> None:
+        self.total, self.xp, self.device = total, xp, device
 
-    def _stream(self) -> int:
-        return _device.current_stream(self.xp, self._number)
-
-    def update(self, X: Any, weights: Any = None, bfloat16: bool = False) -> None:
-        # On the stream of X's own library, which may not be the one that this accumulator was made on.
-        self.total.update(_Call().take(X, "X"), weights, bfloat16)
-
-    def merge(self, other: Accumulator) -> None:
+    def merge(self, other: Any) -> None:
         self.total.merge(other.total)
 
-    def matrix(self) -> Any:
-        return _device.exporter(self.xp)(self.total.matrix())
-
-    def factor(self) -> Any:
-        return _device.exporter(self.xp)(self.total.factor())
+    def matrix(self, *group: int) -> Any:
+        return _device.exporter(self.xp)(self.total.matrix(*group))
 
     def mean(self) -> Any:
         return self.total.mean()
@@ -58,20 +34,57 @@ class Accumulator:
     def state(self) -> dict[str, Any]:
         return dict(self.total.state())
 
-    @staticmethod
-    def from_state(state: dict[str, Any], *, xp: Any, device: Any) -> Accumulator:
-        number = _device.ordinal(device)
-        total = _core.Accumulator.from_state(state, device=number, stream=_device.current_stream(xp, number))
-        return Accumulator(
-            state["n_features"], state["center"], state["method"], state["precision"], xp=xp, device=device, total=total
-        )
-
     n_features = property(lambda self: self.total.n_features)
     n_samples = property(lambda self: self.total.n_samples)
     weight = property(lambda self: self.total.weight)
+
+
+def _where(xp: Any, device: Any) -> dict[str, Any]:
+    number = _device.ordinal(device)
+    return {"device": number, "stream": _device.current_stream(xp, number)}
+
+
+class Accumulator(_Total):
+    """`_core.Accumulator` on a CUDA device; samples in host memory are streamed to it."""
+
+    def __init__(self, n_features: int, center: bool, method: str, precision: str, *, xp: Any, device: Any) -> None:
+        super().__init__(_core.Accumulator(n_features, center, method, precision, **_where(xp, device)), xp, device)
+
+    def update(self, X: Any, weights: Any = None, bfloat16: bool = False) -> None:
+        # On the stream of X's own library, which may not be the one that this accumulator was made on.
+        self.total.update(_Call().take(X, "X"), weights, bfloat16)
+
+    def factor(self) -> Any:
+        return _device.exporter(self.xp)(self.total.factor())
+
+    @staticmethod
+    def from_state(state: dict[str, Any], *, xp: Any, device: Any) -> Accumulator:
+        new = Accumulator.__new__(Accumulator)
+        _Total.__init__(new, _core.Accumulator.from_state(state, **_where(xp, device)), xp, device)
+        return new
+
     center = property(lambda self: self.total.center)
     method = property(lambda self: self.total.method)
     precision = property(lambda self: self.total.precision)
+
+
+class PatchAccumulator(_Total):
+    """`_core.PatchAccumulator` on a CUDA device."""
+
+    def __init__(self, *params: Any, xp: Any, device: Any) -> None:
+        super().__init__(_core.PatchAccumulator(*params, **_where(xp, device)), xp, device)
+
+    def update(self, X: Any, height: int, width: int, weights: Any = None, bfloat16: bool = False) -> None:
+        self.total.update(_Call().take(X, "X"), height, width, weights, bfloat16)
+
+    def group_state(self, group: int) -> dict[str, Any]:
+        return dict(self.total.group_state(group))
+
+    @staticmethod
+    def from_state(state: dict[str, Any], *, xp: Any, device: Any) -> PatchAccumulator:
+        new = PatchAccumulator.__new__(PatchAccumulator)
+        _Total.__init__(new, _core.PatchAccumulator.from_state(state, **_where(xp, device)), xp, device)
+        return new
 
 
 class _Call:

@@ -95,6 +95,7 @@ class PatchAutocorrelation(Autocorrelation):
 
     _ENGINE_CLASS = "PatchAccumulator"
     _PARAMS = ("in_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode", "center")
+    _KEPT = _PARAMS
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class PatchAutocorrelation(Autocorrelation):
         self._center = _options.flag("center", center)
         self._n_features = self._in_channels // self._groups * math.prod(self._kernel_size)
         self._method, self._precision = "gram", "double"
+        self._device = None  # images are summed where they are
         self._reset()
 
     # --- what it is ---------------------------------------------------------------------------------------------------
@@ -368,7 +370,7 @@ class PatchAutocorrelation(Autocorrelation):
         _files.save_npz(path, {"format": np.array(_FORMAT), "axes": np.array(len(self._kernel_size)), **arrays})
 
     @classmethod
-    def load(cls, path: _files.PathLike) -> PatchAutocorrelation:
+    def load(cls, path: _files.PathLike) -> PatchAutocorrelation:  # type: ignore[override]
         """Read what `save` wrote.
 
         Parameters

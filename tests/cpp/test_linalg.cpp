@@ -445,11 +445,12 @@ TYPED_TEST(LinAlgTest, multiplies_a_few_columns_there_and_back) {
       const auto y = this->to_device(HostMatrix<T>(there.rows, columns, nan), Order::column_major, 1);
       const auto z = this->to_device(HostMatrix<T>(back.rows, columns, nan), Order::column_major, 4);
       this->la.multiply_there_and_back(op, a, x, y, z);
-      EXPECT_LE(difference(this->to_host(y), there), 400 * this->eps);
-      EXPECT_LE(difference(this->to_host(z), back), 40000 * this->eps);
+      // entries of about sqrt(1031) and 1031, sums of at most 1100 terms in an order that is the BLAS library's
+      EXPECT_LE(difference(this->to_host(y), there), 4000 * this->eps);
+      EXPECT_LE(difference(this->to_host(z), back), 100000 * this->eps);
       EXPECT_EQ(difference(this->to_host(a), A), 0);
       this->la.multiply(op, Op::none, T{2}, a, x, T{-2}, y);  // 2 A X - 2 A X
-      EXPECT_LE(largest_entry(this->to_host(y)), 800 * this->eps);
+      EXPECT_LE(largest_entry(this->to_host(y)), 8000 * this->eps);
     }
   }
 }
