@@ -85,11 +85,11 @@ double orthonormalize_columns(LinAlg<double>& la, Mat<double> A) {
   return pivot;
 }
 
-index_t krylov_width(const linalg::Backend& backend, index_t rank) {
+index_t krylov_width(bool on_device, index_t rank) {
   // A narrow block gets further with the same number of columns: 640, 750 and 930 columns for 128 triplets to 1e-6 with
   // blocks of 8, 16 and 32 (4096 x 4096, heavy tail). What a column costs decides: on a host 8 and 16 columns take as
   // long in all (81 and 47 steps of 8.1 and 13.2 ms), 32 take 15 % more; a device needs 64 to be busy.
-  if (backend.batch_size(1) > 1) return 64;
+  if (on_device) return 64;
   return rank <= 32 ? 8 : 16;
 }
 
@@ -467,7 +467,9 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   const index_t first_guess = adaptive ? std::min<index_t>(cap, 32) : cap;
   KrylovParams p = params;
   p.rank = first_guess;
-  index_t width = krylov_width(context.backend(), first_guess);
+  // What a budget of columns finds depends on their width: so that is the same everywhere.
+  const bool on_device = !params.stop_at_limit && context.backend().batch_size(1) > 1;
+  index_t width = krylov_width(on_device, first_guess);
   if (params.widest > 0) width = std::min(width, params.widest);
   Lanczos<T> lanczos(context, map, op, p, width);
 

@@ -49,7 +49,7 @@ struct KrylovTriplets {
 };
 
 /// Columns that go through the map at once.
-index_t krylov_width(const linalg::Backend& backend, index_t rank);
+index_t krylov_width(bool on_device, index_t rank);
 
 /// Basis vectors held between restarts, of n entries each.
 index_t krylov_depth(index_t rank, index_t width, index_t n);

@@ -32,7 +32,7 @@ from . import _device
 from ._engine import Engine, engine_for, serves
 from ._errors import BrockettError, InvalidArgument, InvalidType, NonFinite, OutOfMemory
 
-__all__ = ["Operand", "Space", "accept", "common_space", "host_matrix", "host_vector", "user_errors"]
+__all__ = ["Operand", "Space", "accept", "common_space", "host_matrix", "host_vector", "need_functions", "user_errors"]
 
 _DLPACK_CPU = 1
 
@@ -231,6 +231,16 @@ def in_library_of(operand: Operand, space: Space) -> Operand:
     stream = _device.current_stream(space.xp, _device.ordinal(space.xp_device))
     array = _device.exporter(space.xp)(_device.import_array(operand.array, stream, operand.argument))
     return replace(operand, array=array, space=space)
+
+
+def need_functions(operand: Operand) -> None:
+    """Refuse by name what only holds memory, where the functions of an array library are needed."""
+    if operand.space.xp is _device.Namespace:
+        raise InvalidType(
+            operand.argument,
+            f"is an array of {operand.space}, which has no functions of its own; hand it to torch.from_dlpack or "
+            "cupy.from_dlpack first",
+        )
 
 
 # --- the libraries ----------------------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def influential(
     vectors = _left_vectors(layer, rank)
     space = _arrays.common_space(Y, vectors)
     Y, vectors = Y.in_space(space), vectors.in_space(space)
+    _arrays.need_functions(Y)
     n = vectors.shape[0]
     offset = None if bias is None else _arrays.host_vector(bias, "bias", n, space)
     projections = _project(Y, vectors, offset, word, _axis(Y, n, channel_axis))

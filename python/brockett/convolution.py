@@ -114,6 +114,7 @@ class UnfoldedSVD:
             raise InvalidArgument(
                 "Y", f"expected (n_images, {channels}, and {axes} more axes), got shape {outputs.shape}"
             )
+        _arrays.need_functions(outputs)
         xp = space.xp
         u, y = left.in_space(space).array, outputs.in_space(space).array
         dtype = xp.float64 if "float64" in (left.dtype, outputs.dtype) else xp.float32
@@ -189,7 +190,7 @@ def unfolded_svd(
     flat = kernel.space.back(_arrays.unfolded(kernel).array)
     found: SVDResult = svd(flat, rank, tol, frobenius_tol, method, seed)
     filters = _arrays.accept(found.Vt, "Vt")
-    folded = kernel.space.back(filters.space.xp.reshape(filters.array, (-1, *kernel.shape[1:])))
+    folded = kernel.space.back(filters.space.xp.reshape(filters.array, (filters.shape[0], *kernel.shape[1:])))
     return UnfoldedSVD(found.U, found.s, found.Vt, folded, float(found.residual), found.method)
 
 
@@ -308,6 +309,7 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
     if input_shape is not None:
         grid = _per_axis("input_shape", input_shape, len(shape) - 2)
         if any(k > n for k, n in zip(shape[2:], grid, strict=True)):
+            _arrays.need_functions(kernel)
             _check_finite(kernel)
             array = _wrapped(xp, kernel.as_float64().array, grid)
             shape = tuple(array.shape)
@@ -315,8 +317,9 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
     norm = 0.0
     flat = _arrays.unfolded(Operand(array, "K", shape, kernel.dtype, kernel.space))
     engine = kernel.space.engine("K").module
+    each = xp.reshape(flat.array, (parts, out, flat.array.shape[1])) if parts > 1 else (flat.array,)
     for part in range(parts):
-        rows = _arrays.described(flat.array[part * out : (part + 1) * out, :])
+        rows = _arrays.described(each[part] if parts == 1 else each[part, ...])
         operand = Operand(rows, "K", (out, *shape[1:]), kernel.dtype, kernel.space)
         try:
             with _arrays.user_errors(operand, rename={"A": "K"}):

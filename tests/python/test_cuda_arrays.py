@@ -39,7 +39,8 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 @pytest.mark.parametrize("mode", ["eager", "guard"])
 def test_facade(plugin: Path, mode: str) -> None:
     done = python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "device_cases.py"), str(HERE / "shim_cases.py"),
+        "-m", "pytest", "-q", "-p", "no:cacheprovider",
+        *(str(HERE / name) for name in ("device_cases.py", "device_topics.py", "shim_cases.py")),
         BROCKETT_CUDA_PLUGIN=str(plugin), BROCKETT_SHIM_MODE=mode,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-20_000:]

@@ -17,6 +17,7 @@ import device_cases
 from brockett import _core
 from device_cases import *  # noqa: F403
 from device_cases import Library, optimum
+from device_topics import *  # noqa: F403
 
 pytestmark = pytest.mark.gpu
 
