@@ -317,9 +317,12 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
     norm = 0.0
     flat = _arrays.unfolded(Operand(array, "K", shape, kernel.dtype, kernel.space))
     engine = kernel.space.engine("K").module
-    each = xp.reshape(flat.array, (parts, out, flat.array.shape[1])) if parts > 1 else (flat.array,)
-    for part in range(parts):
-        rows = _arrays.described(each[part] if parts == 1 else each[part, ...])
+    each = [flat.array]
+    if parts > 1:
+        grouped = xp.reshape(flat.array, (parts, out, flat.array.shape[1]))
+        each = [grouped[part, ...] for part in range(parts)]
+    for part, array in enumerate(each):
+        rows = _arrays.described(array)
         operand = Operand(rows, "K", (out, *shape[1:]), kernel.dtype, kernel.space)
         try:
             with _arrays.user_errors(operand, rename={"A": "K"}):
