@@ -128,7 +128,8 @@ TYPED_TEST(KrylovTest, gives_up_at_the_limit_and_says_what_was_reached) {
     FAIL() << "nothing was thrown";
   } catch (const NotConverged& e) {
     // one block was too few, whatever its width here
-    const std::string first = "after " + std::to_string(2 * krylov_width(this->backend->batch_size(1) > 1, 5)) + " columns";
+    const std::string first =
+        "after " + std::to_string(2 * krylov_width(this->backend->batch_size(1) > 1, 5)) + " columns";
     const std::string wide = "after " + std::to_string(krylov_width(this->backend->batch_size(1) > 1, 5)) + " columns";
     const std::string text = e.what();
     EXPECT_TRUE(text.find(first) != std::string::npos || text.find(wide) != std::string::npos) << text;
