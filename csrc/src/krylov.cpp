@@ -22,6 +22,9 @@ std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
 constexpr double kCholeskyPivot = 1e-6;
 // A block that lost more than this share to the basis, or to its own other columns, is orthogonalized once more.
 constexpr double kCancelled = 0.02;
+// A block whose columns depend on each other more than this after they were made orthonormal is projected once more: what
+// it loses adds up over the blocks, and in float the last ones of a basis that spans everything would be noise.
+constexpr double kIndependent = 0.3;
 // Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
 constexpr int kPasses = 8;
 // A restart keeps a quarter more vectors than are wanted, and three times as many fit in before the next.
@@ -271,12 +274,12 @@ class Lanczos {
     std::vector<double> unused;
     for (int pass = 0;; ++pass) {
       if (pass > 0) {  // unit columns were projected: those that hardly anything is left of are noise, in V's span too
-        for (const double length : norms(W)) again = again || length < kCancelled;
+        for (const double length : norms(W)) again = again || length < kIndependent;
       }
       Buffer<double> Wd = to_double<T>(context_.backend(), W);
       const double pivot = orthonormalize_columns(ld_, Wd);
       ld_.convert_to(Wd, dtype_of<T>(), W.data, W.ld);
-      if ((pivot >= kCancelled && !again) || pass == kPasses) return;
+      if ((pivot >= kIndependent && !again) || pass == kPasses) return;
       project(0, known, W, unused);
       again = false;
     }

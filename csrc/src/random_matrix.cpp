@@ -85,8 +85,8 @@ double MarchenkoPastur::cdf_at(double angle) const {
 double MarchenkoPastur::cdf(double x) const {
   if (std::isnan(x)) return x;
   if (x < 0) return 0;
+  if (x >= upper_) return 1;  // first: a support may have collapsed to one point
   if (x <= lower_) return point_mass();
-  if (x >= upper_) return 1;
   const double angle = 2 * std::atan2(std::sqrt(x - lower_), std::sqrt(upper_ - x));
   return point_mass() + weight_ * std::clamp(cdf_at(angle), 0.0, 1.0);
 }

@@ -101,6 +101,9 @@ class PythonOperator final : public Operator<T> {
     Block block({X.rows, X.cols});
     for (index_t j = 0; j < X.cols; ++j) std::copy_n(X.data + j * X.ld, X.rows, block.mutable_data(0, j));
     const py::object answer = f(block);
+    // The cast to T would drop an imaginary part.
+    const auto any = py::array::ensure(answer);
+    if (any && any.dtype().kind() == 'c') throw InvalidArgument("A", std::string(name) + " returned complex numbers");
     const auto image = Block::ensure(answer);
     if (!image) {
       PyErr_Clear();

@@ -111,6 +111,13 @@ void check_device(const dlpack::Device& device, const std::string& argument) {
   throw InvalidArgument(argument, "lies on " + device_text(device) + ", expected memory of a CUDA device");
 }
 
+/// A kernel that reads elements across their alignment ends the CUDA context, the other libraries' too.
+void check_alignment(const DeviceArray& a, const std::string& argument) {
+  if (reinterpret_cast<std::uintptr_t>(a.data) % a.itemsize() != 0) {
+    throw InvalidArgument(argument, "is not aligned to its elements");
+  }
+}
+
 DeviceArray from_tensor(const dlpack::Tensor& t, std::shared_ptr<void> owner, void* stream,
                         const std::string& argument) {
   check_device(t.device, argument);
@@ -131,6 +138,7 @@ DeviceArray from_tensor(const dlpack::Tensor& t, std::shared_ptr<void> owner, vo
   if (t.data == nullptr && a.size() > 0)
     throw InvalidArgument(argument, "its DLPack tensor has no memory: it was freed");
   a.data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;
+  check_alignment(a, argument);
   a.owner = std::move(owner);
   return a;
 }
@@ -186,7 +194,12 @@ Managed* exported(const DeviceArray& array, bool elsewhere) {
       // Our memory is given back in the order of our stream, which knows nothing of what another one still reads, and
       // that one may be gone by now: so wait for the device.
       try {
-        cuda::synchronize_device(kept->array.place.device);
+        if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {  // a callback in a stream may want the lock
+          const py::gil_scoped_release release;
+          cuda::synchronize_device(kept->array.place.device);
+        } else {
+          cuda::synchronize_device(kept->array.place.device);
+        }
       } catch (...) {  // an error of the device shows at the next call
       }
     }
@@ -328,6 +341,7 @@ DeviceArray from_interface(const py::object& source, void* stream, const std::st
     }
     const auto pointer = d["data"].cast<py::tuple>()[0].cast<std::uintptr_t>();
     a.data = reinterpret_cast<void*>(pointer);
+    check_alignment(a, argument);
     a.place = {0, stream};
     if (a.size() > 0) {  // the interface does not say which device
       a.place.device = pointer == 0 ? -1 : cuda::device_of(a.data);
@@ -501,6 +515,8 @@ DeviceArray stacked(const std::vector<DeviceArray>& parts) {
     if (step == 0) continue;
     char* target = static_cast<char*>(out.data) + static_cast<index_t>(k * part.itemsize()) * step;
     cuda::convert(first.place.quiet(), type, part.data, step, type, target, step, step, 1);
+    // its memory may be given back in the order of its own stream, no sooner than it was read
+    cuda::order(first.place.device, first.place.stream, part.place.stream);
   }
   return out;
 }

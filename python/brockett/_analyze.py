@@ -344,6 +344,8 @@ def graph_of(
 
     with open_layers(layers) as sources:
         there = [one for one in sources if not one.declined]
+        if not there:
+            raise InvalidArgument("layers", "holds no weights of layers")
         chosen = {one.name: one for one in there if _matches(one.name, select)}
         if not chosen:
             raise InvalidArgument("select", f"no layer matches {select!r}; there are {_some(there)}")

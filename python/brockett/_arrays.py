@@ -32,7 +32,17 @@ from . import _device
 from ._engine import Engine, engine_for, serves
 from ._errors import BrockettError, InvalidArgument, InvalidType, NonFinite, OutOfMemory
 
-__all__ = ["Operand", "Space", "accept", "common_space", "host_matrix", "host_vector", "need_functions", "user_errors"]
+__all__ = [
+    "Operand",
+    "Space",
+    "accept",
+    "check_finite",
+    "common_space",
+    "host_matrix",
+    "host_vector",
+    "need_functions",
+    "user_errors",
+]
 
 _DLPACK_CPU = 1
 
@@ -241,6 +251,15 @@ def need_functions(operand: Operand) -> None:
             f"is an array of {operand.space}, which has no functions of its own; hand it to torch.from_dlpack or "
             "cupy.from_dlpack first",
         )
+
+
+def check_finite(operand: Operand) -> None:
+    """NonFinite with the first index, whatever the magnitudes; for what no engine looks through."""
+    xp = operand.space.xp
+    if bool(xp.all(xp.isfinite(operand.array))):
+        return
+    finite = np.isfinite(to_host(operand.array, operand.space))
+    raise NonFinite(operand.argument, [int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape)])
 
 
 # --- the libraries ----------------------------------------------------------------------------------------------------

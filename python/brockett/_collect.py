@@ -114,6 +114,8 @@ def collect(
 
         return add
 
+    if isinstance(batches, torch.Tensor):
+        raise InvalidType("batches", "is one tensor; expected an iterable of batches: pass [x]")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_evaluation_mode(module))
         stack.enter_context(torch.no_grad())

@@ -137,8 +137,13 @@ def current_stream(xp: Any, number: int) -> int:
     if library == "torch":
         return int(sys.modules["torch"].cuda.current_stream(number).cuda_stream)
     if library == "cupy":
-        return int(sys.modules["cupy"].cuda.get_current_stream(number).ptr)
+        stream = sys.modules["cupy"].cuda.get_current_stream(number)
+        # Memory is given back in the order of the stream it was made on, which CuPy destroys with its last reference.
+        return int(_streams.setdefault(int(stream.ptr), stream).ptr)
     return 0
+
+
+_streams: dict[int, Any] = {}
 
 
 def import_array(value: Any, stream: int, argument: str) -> Any:

@@ -76,9 +76,13 @@ def accept_layers(layers: Any) -> tuple[list[GraphLayer], Space]:
         _arrays.accept(_weight(part, label), label) for (_, part), (_, label, _) in zip(parts, items, strict=True)
     ]
     space = _arrays.common_space(*weights)
+    names = [str(part.get("name") or name) for name, part in parts]
+    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+    if twice is not None:
+        raise InvalidArgument("layers", f"two of them have the name {twice!r}")
     return [
-        _layer(weight.in_space(space), space, part.get("name") or name, part)
-        for weight, (name, part) in zip(weights, parts, strict=True)
+        _layer(weight.in_space(space), space, name, part)
+        for weight, name, (_, part) in zip(weights, names, parts, strict=True)
     ], space
 
 

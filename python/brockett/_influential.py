@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _arrays, _options
-from ._errors import InvalidArgument, InvalidType, NonFinite
+from ._errors import InvalidArgument, InvalidType
 from ._svd import svd
 
 __all__ = ["Influential", "influential"]
@@ -175,7 +175,7 @@ def _left_vectors(layer: Any, rank: int | None) -> _arrays.Operand:
         vectors = _arrays.accept(layer.U, "layer.U")
         if vectors.ndim != 2:
             raise InvalidArgument("layer.U", f"expected one matrix (n, r), got shape {vectors.shape}")
-        _check_finite(vectors)
+        _arrays.check_finite(vectors)
     else:
         given = _arrays.accept(layer, "layer")
         flat = _arrays.unfolded(given)
@@ -215,20 +215,12 @@ def _project(Y: _arrays.Operand, U: _arrays.Operand, bias: Matrix | None, aggreg
     from ._fallback.hypergraph import project  # array-API code, the same on every engine
 
     space, xp = Y.space, Y.space.xp
-    _check_finite(Y)
+    _arrays.check_finite(Y)
     moved = Y.array if axis == 1 else xp.moveaxis(Y.array, axis, 1)
     stacked = xp.reshape(moved, (Y.shape[0], U.shape[0], math.prod(Y.shape[1:]) // U.shape[0]))
     vectors = U.array.astype(stacked.dtype) if xp is np else xp.astype(U.array, stacked.dtype)
     offset = None if bias is None else xp.asarray(bias, **({"device": space.xp_device} if space.xp_device else {}))
     return project(vectors, stacked, offset, aggregation)
-
-
-def _check_finite(operand: _arrays.Operand) -> None:
-    xp = operand.space.xp
-    if bool(xp.all(xp.isfinite(operand.array))):
-        return
-    finite = np.isfinite(_arrays.to_host(operand.array, operand.space))
-    raise NonFinite(operand.argument, [int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape)])
 
 
 def select(projections: Matrix, threshold: float | None, weights: str) -> tuple[npt.NDArray[np.bool_], Matrix]:

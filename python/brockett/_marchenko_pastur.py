@@ -367,6 +367,8 @@ def fit_bulk(eigs: Any, Q: float, *, significance: float = 0.01, n_matrices: int
         raise InvalidArgument("Q", f"expected larger / smaller, at least 1, got {Q!r}")
     level = _options.number("significance", significance)
     pooled = _options.count("n_matrices", n_matrices, least=1)
+    if pooled > max(1, values.size):
+        raise InvalidArgument("n_matrices", f"{pooled} matrices cannot have {values.size} eigenvalues")
     # powers of two are exact: no square of an edge leaves the range of float64
     scale = _binary_scale(values)
     with _arrays.user_errors(rename={"eigenvalues": "eigs", "pooled": "n_matrices"}):

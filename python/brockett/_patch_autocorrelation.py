@@ -76,7 +76,9 @@ class PatchAutocorrelation(Autocorrelation):
     InvalidArgument
         A number out of range, groups that do not divide the channels, or "same" with a stride.
 
-    Notes ----- Patches are never formed. At stride 1 two taps t and t' multiply the same pairs of pixels as any two of
+    Notes
+    -----
+    Patches are never formed. At stride 1 two taps t and t' multiply the same pairs of pixels as any two of
     the same difference, but for the borders: so a k × k kernel takes 2k² - 2k + 1 products of channels × channels over
     the images and a few over strips of the border, where the patches take k⁴/2. Strides are taken apart into phases,
     within which the same holds. All sums are in float64, whatever the images are. Memory: n_features² / 2 numbers for

@@ -43,7 +43,9 @@ class TailComparison:
         truncated_power_law, x^-alpha exp(-Lambda x): alpha ≥ 1, Lambda ≥ 0. lognormal: mu, sigma of log x.
         exponential: Lambda.
     degenerate : bool
-        The other law is likeliest where it *is* the power law (Lambda = 0; sigma infinite), and the ratio is 0.
+        The other law is likeliest at the border of its parameters: Lambda = 0 or sigma infinite, where it *is* the
+        power law and the ratio is 0; for the exponential Lambda = 0, the uniform law on [xmin, xmax], whose ratio
+        stands.
     """
 
     ratio: float

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._errors import InvalidArgument
+
 __all__ = ["Separation", "jaccard_of", "overlaps", "ratios", "separation_of"]
 
 Matrix = npt.NDArray[np.float64]
@@ -90,6 +92,8 @@ def ratios(A: Sparse, B: Sparse, contained: bool) -> Matrix:
 
 def separation_of(toward: Matrix, one_hot: Matrix, classes: npt.NDArray[np.int64]) -> Separation:
     n, k = one_hot.shape
+    if n == 0:
+        raise InvalidArgument("hypergraph", "has no hyperedges")
     members = one_hot.sum(axis=0)
     pairs = np.outer(members, members) - np.diag(members)
     sums = one_hot.T @ toward

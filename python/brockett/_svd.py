@@ -220,7 +220,8 @@ def svd(
         "quick": (iterations + 1)(rank + oversampling) columns go through A and Aᵀ, as in so many subspace iterations.
         Raise it where `residual` is too large.
     max_columns : int, optional
-        "krylov": columns through A and Aᵀ after which it gives up, 10 min(m, n) by default. Lower it to be told early.
+        "krylov": columns through A and Aᵀ after which it gives up, 10 min(m, n) by default; whole blocks, and at
+        least `rank`, are always done. Lower it to be told early.
 
     Returns
     -------

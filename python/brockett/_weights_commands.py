@@ -28,7 +28,7 @@ Select = Annotated[
 ]
 Plot = Annotated[Path | None, typer.Option(metavar="PNG", help="Picture.")]
 Interactive = Annotated[
-    Path | None, typer.Option(metavar="HTML", help="Page to look around in (needs brockett[interactive]).")
+    Path | None, typer.Option(metavar="HTML", help="Page to look around in (needs brockett\\[interactive]).")
 ]
 
 
@@ -143,7 +143,8 @@ def _notes(found: bk.Analysis) -> list[str]:
     lines = []
     universal = found.universal
     if universal is not None and universal.value is not None:
-        lines.append(f"weighted alpha of the network: {universal.value:.4g}, the mean of {universal.n_layers} layers")
+        layers = "1 layer" if universal.n_layers == 1 else f"{universal.n_layers} layers"
+        lines.append(f"weighted alpha of the network: {universal.value:.4g}, the mean of {layers}")
     lines += [
         f"{row['name']}: {row['declined']}" for row in found.rows if row["declined"] and row["name"] in found.metrics
     ]

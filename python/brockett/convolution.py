@@ -116,6 +116,7 @@ class UnfoldedSVD:
             )
         _arrays.need_functions(outputs)
         xp = space.xp
+        _arrays.check_finite(outputs)
         u, y = left.in_space(space).array, outputs.in_space(space).array
         dtype = xp.float64 if "float64" in (left.dtype, outputs.dtype) else xp.float32
         u, y = xp.astype(u, dtype), xp.astype(y, dtype)
@@ -188,7 +189,8 @@ def unfolded_svd(
     kernel = _kernel(K)
     # As one of the caller's own arrays, so that the answer comes back in kind; the unfolding moves no data.
     flat = kernel.space.back(_arrays.unfolded(kernel).array)
-    found: SVDResult = svd(flat, rank, tol, frobenius_tol, method, seed)
+    with _arrays.user_errors(_arrays.unfolded(kernel), rename={"A": "K"}):
+        found: SVDResult = svd(flat, rank, tol, frobenius_tol, method, seed)
     filters = _arrays.accept(found.Vt, "Vt")
     folded = kernel.space.back(filters.space.xp.reshape(filters.array, (filters.shape[0], *kernel.shape[1:])))
     return UnfoldedSVD(found.U, found.s, found.Vt, folded, float(found.residual), found.method)
@@ -230,7 +232,9 @@ def operator_singular_values(
         NaN or Inf; shapes that do not fit; a stride that does not divide the input; groups that do not divide the
         output channels.
 
-    Notes ----- The Fourier transform takes the operator apart into one matrix H(f) = Σ_t K_t exp(-i f·t) for each
+    Notes
+    -----
+    The Fourier transform takes the operator apart into one matrix H(f) = Σ_t K_t exp(-i f·t) for each
     frequency, out × in; f and -f have the same values, so half of them are solved, as Hermitian eigenproblems of the
     smaller side summed in float64: 16/3 min(out, in)³ flops each. Values below 1e-7 of the largest are rounding. With a
     stride, the positions of one residue are a channel of a smaller image. Zero padding makes another operator, whose
@@ -287,7 +291,9 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
     NonFinite, InvalidArgument, InvalidType, NotConverged
         As `operator_singular_values`.
 
-    Notes ----- One values-only SVD for each group. W Wᵀ is the mean of H(f) H(f)* over the frequencies, which gives the
+    Notes
+    -----
+    One values-only SVD for each group. W Wᵀ is the mean of H(f) H(f)* over the frequencies, which gives the
     lower bound; H(f) = W (e_f ⊗ I) with ‖e_f‖² = k₁ k₂ gives the upper one. The upper bound holds for zero padding as
     well.
 
@@ -310,7 +316,7 @@ def norm_bounds(K: Any, input_shape: int | Sequence[int] | None = None, *, group
         grid = _per_axis("input_shape", input_shape, len(shape) - 2)
         if any(k > n for k, n in zip(shape[2:], grid, strict=True)):
             _arrays.need_functions(kernel)
-            _check_finite(kernel)
+            _arrays.check_finite(kernel)
             array = _wrapped(xp, kernel.as_float64().array, grid)
             shape = tuple(array.shape)
     out = shape[0] // parts
@@ -419,6 +425,8 @@ def fold_batch_norm(K: Any, bias: Any = None, bn: Any = None) -> tuple[Any, Any]
     if bn is None:
         raise InvalidArgument("bn", "expected a batch normalization, got None")
     out, space = weights.shape[0], weights.space
+    _arrays.need_functions(weights)
+    _arrays.check_finite(weights)
 
     def part(name: str, default: Any) -> Any:
         return bn.get(name, default) if isinstance(bn, Mapping) else getattr(bn, name, default)
@@ -441,8 +449,12 @@ def fold_batch_norm(K: Any, bias: Any = None, bn: Any = None) -> tuple[Any, Any]
     place = space.place()
     where = {"device": place["device"]} if place else {}
     scale = xp.reshape(xp.asarray(gain, **where), (out,) + (1,) * (weights.ndim - 1))
-    folded = weights.as_float64().array * scale
-    return space.back(xp.astype(folded, dtype)), space.back(xp.astype(xp.asarray(shift, **where), dtype))
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, in every library alike
+        folded = xp.astype(weights.as_float64().array * scale, dtype)
+        moved_bias = xp.astype(xp.asarray(shift, **where), dtype)
+    if not bool(xp.all(xp.isfinite(folded))) or not bool(xp.all(xp.isfinite(moved_bias))):
+        raise InvalidArgument("bn", f"the folded weights or bias leave the range of {weights.dtype}")
+    return space.back(folded), space.back(moved_bias)
 
 
 def as_kernel(W: Any, input_shape: Sequence[int]) -> Any:
@@ -518,12 +530,6 @@ def _plane(values: tuple[int, ...]) -> tuple[int, int]:
 def _check_groups(kernel: Operand, groups: int) -> None:
     if kernel.shape[0] % groups:
         raise InvalidArgument("groups", f"{groups} do not divide {kernel.shape[0]} output channels")
-
-
-def _check_finite(kernel: Operand) -> None:
-    flat = _arrays.unfolded(kernel)
-    with _arrays.user_errors(flat):
-        kernel.space.engine("K").module.channel_gram(flat.array)
 
 
 def _wrapped(xp: Any, K: Any, grid: tuple[int, ...]) -> Any:

@@ -220,7 +220,8 @@ TYPED_TEST(SvdTest, truncation_keeps_the_leading_triplets) {
         p.iterations = 12;
         const auto r = this->run(M, p);
         ASSERT_EQ(r.rank(), rank);
-        this->check(M, r, 100 * this->eps);
+        // quick stops at its budget and does not refine what rounding left
+        this->check(M, r, (method == Method::quick ? 400 : 100) * this->eps);
         Real tail = 0;
         for (index_t i = 0; i < 12; ++i) {
           if (i < rank) {

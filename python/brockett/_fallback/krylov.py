@@ -21,6 +21,7 @@ from ._arrays import Array, Host, Namespace, float64, max_abs, orthonormal, svd_
 
 #: A column or pivot that lost more than this share is orthogonalized once more.
 CANCELLED = 0.02
+INDEPENDENT = 0.3
 #: Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
 PASSES = 8
 
@@ -76,6 +77,8 @@ class Functions(LinearMap):
     def apply(self, X: Array, transposed: bool) -> Array:
         name, f = ("rmatmat", self.functions[1]) if transposed else ("matmat", self.functions[0])
         answer = f(np.array(X, order="F"))
+        if np.iscomplexobj(answer):  # the cast would drop an imaginary part
+            raise InvalidArgument("A", f"{name} returned complex numbers")
         try:
             image = np.asarray(answer, dtype=self.dtype)
         except (TypeError, ValueError) as error:
@@ -173,13 +176,13 @@ class Lanczos:
             Wd = float64(W)
             lengths = column_norms(Wd)
             if again_after < PASSES:  # unit columns were projected: what hardly anything is left of is noise
-                again = again or bool(np.any(lengths < CANCELLED))
+                again = again or bool(np.any(lengths < INDEPENDENT))
             usable = bool(np.all(lengths >= np.finfo(np.float64).tiny))
             unit = Wd / to_device(lengths, self.xp, self.M.place)[None, :] if usable else Wd
             Q, R = self.xp.linalg.qr(unit, mode="reduced")
             pivot = float(np.abs(np.diagonal(to_host(R))).min()) if usable else 0.0
             W = self.cast(Q)
-            if pivot >= CANCELLED and not again:
+            if pivot >= INDEPENDENT and not again:
                 break
             if again_after:
                 W = self.project(V, W)[1]

@@ -16,6 +16,7 @@ constexpr std::size_t kStagingBytes = std::size_t{4} << 20;
 
 // Freed memory up to this much is kept in the pool for the next workspace, which is of the same size as a rule.
 constexpr unsigned long long kPoolKeeps = 1ULL << 30;
+constexpr std::size_t kMoreThanAnyGpu = std::size_t{1} << 46;
 
 [[noreturn]] void fail(bool memory, const std::string& message) {
   cudaGetLastError();
@@ -122,7 +123,7 @@ Device::~Device() {
     if (cudaStreamSynchronize(stream_) != cudaSuccess) cudaGetLastError();
     staging_ = {};
     close();
-  } catch (const Error&) {  // the process is shutting down, and the driver with it
+  } catch (...) {  // the process is shutting down, and the driver with it
   }
 }
 
@@ -135,6 +136,9 @@ void Device::close() noexcept {
 
 void* Device::allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
+  if (bytes > kMoreThanAnyGpu) {  // sizes that drivers round until they overflow
+    throw OutOfMemory("cannot allocate " + std::to_string(bytes) + " bytes on GPU " + std::to_string(ordinal_));
+  }
   const Call call(*this);
   void* p = nullptr;
   const auto attempt = [&] {
@@ -164,7 +168,7 @@ void Device::deallocate(void* p) noexcept {
     if (pool_ && cudaFreeAsync(p, stream_) == cudaSuccess) return;
     if (pool_) cudaGetLastError();
     if (cudaFree(p) != cudaSuccess) cudaGetLastError();
-  } catch (const Error&) {  // nothing is left to free at the end of the process
+  } catch (...) {  // nothing is left to free at the end of the process
   }
 }
 
