@@ -9,7 +9,7 @@ import pytest
 
 import brockett as bk
 from brockett import _core
-from device_cases import Library, library, rng  # noqa: F401 (fixtures)
+from device_cases import Interface, Library, library, rng  # noqa: F401 (fixtures)
 
 Rng = np.random.Generator
 
@@ -138,3 +138,11 @@ def test_what_needs_functions_says_so(rng: Rng) -> None:
         bk.hypergraph.influential(K, Y)
     with pytest.raises(bk.InvalidType, match=r"Y: .*torch\.from_dlpack"):
         bk.convolution.unfolded_svd(K).project(Y)
+
+
+def test_memory_that_is_not_aligned_is_refused() -> None:
+    """A kernel that reads it would end the CUDA context, the other libraries' with it."""
+    array = _core.DeviceArray.from_host(np.ones((4, 5)))
+    pointer, read_only = array.__cuda_array_interface__["data"]
+    with pytest.raises(bk.InvalidArgument, match="A: is not aligned to its elements"):
+        bk.singular_values(Interface(array, data=(pointer + 4, read_only), shape=(3, 5)))

@@ -251,6 +251,8 @@ def test_fully_connected_layers_are_kernels(engine: str, rng: np.random.Generato
 def test_bad_input_is_named(engine: str, rng: np.random.Generator) -> None:
     K = rng.normal(size=(4, 2, 3, 3))
     values = convolution.operator_singular_values
+    tiny = {"running_mean": [0.0] * 4, "running_var": [1e-200] * 4, "eps": 0.0}
+    assert convolution.norm_bounds(K * 1e300, 2).lower > 1e300  # larger than any square
     for index in ((0, 0, 0, 0), (3, 1, 2, 0)):
         broken = K.copy()
         broken[index] = np.nan
@@ -260,6 +262,8 @@ def test_bad_input_is_named(engine: str, rng: np.random.Generator) -> None:
             lambda k: convolution.norm_bounds(k, 2),
             convolution.norm_bounds,
             convolution.channel_gram,
+            convolution.unfolded_svd,
+            lambda k: convolution.fold_batch_norm(k, None, {"running_mean": [0] * 4, "running_var": [1] * 4}),
         ):
             with pytest.raises(bk.NonFinite) as caught:
                 function(broken)
@@ -279,6 +283,9 @@ def test_bad_input_is_named(engine: str, rng: np.random.Generator) -> None:
         ("groups", lambda: values(K, 4, groups=3)),
         ("groups", lambda: convolution.norm_bounds(K, groups=3)),
         ("K", lambda: convolution.channel_gram(K * 1e200)),
+        ("Y", lambda: convolution.unfolded_svd(K).project(np.full((1, 4, 2, 2), np.nan))),
+        ("bn", lambda: convolution.fold_batch_norm(K * 1e300, None, tiny)),
+        ("bn", lambda: convolution.fold_batch_norm(K.astype(np.float32), None, tiny)),
     ):
         with pytest.raises(bk.InvalidArgument) as error:
             call()

@@ -111,6 +111,8 @@ def test_kinds_of_batches(net: Any, x: Any) -> None:
         np.testing.assert_allclose(first.matrix(), expected, atol=1e-6)
     found = bk.collect(net, ["ab"], forward=lambda module, batch: module(x) if batch == "ab" else None, progress=False)
     np.testing.assert_allclose(found["0"].matrix(), expected, atol=1e-12)
+    with pytest.raises(bk.InvalidType, match=r"batches: is one tensor; .*pass \[x\]"):
+        bk.collect(net, x)
     with pytest.raises(bk.InvalidType, match="tensors, tuples or mappings"):
         bk.collect(net, ["ab"], progress=False)
     with pytest.raises(bk.InvalidArgument, match="empty batch"):

@@ -184,6 +184,8 @@ def test_separation_says_what_it_cannot_know(planted):
     assert result.silhouette[7] == 0
     assert np.isfinite(result.silhouette).all()
     assert result.nearest[7] in (0, 1)  # not its own class, in which there is nobody else
+    with pytest.raises(bk.InvalidArgument, match="hypergraph: has no hyperedges"):
+        Hypergraph.from_incidence(np.zeros((3, 0))).separation([])
     lonely = Hypergraph.from_incidence(np.eye(3)).separation([0, 0, 1])
     assert lonely.nearest.tolist() == [-1, -1, -1]
     assert lonely.accuracy == 0

@@ -191,6 +191,15 @@ def test_products_are_what_numpy_multiplies(engine: str, dtype: Any, rng: np.ran
     np.testing.assert_allclose(bk.svd(bk.Product(W, root), 5).s, bk.whitened_svd(W, root @ root.T, 5).s[:5], rtol=1e-7)
 
 
+@pytest.mark.parametrize(("n", "rank"), [(60, 23), (100, 36), (120, 25)])
+def test_multiple_values_in_single_precision(engine: str, n: int, rank: int) -> None:
+    """Half of the values are 2 and half 1: the basis has to span everything, down to its last, short block."""
+    for seed in range(4):
+        A = with_values(n, n, np.repeat([2.0, 1.0], n // 2), seed).astype(np.float32)
+        found = bk.svd(A, rank, method="krylov", seed=seed)
+        check(A, found, rank, 1e-6)
+
+
 def test_linear_operators(engine: str, rng: np.random.Generator) -> None:
     A = rng.standard_normal((80, 50))
     for matrix in (A, A.T):
@@ -225,6 +234,8 @@ def raising(X: np.ndarray) -> np.ndarray:
         (Broken(matmat=lambda X: np.full((30, X.shape[1]), np.nan)), "operator's product holds NaN or Inf"),
         (Broken(rmatmat=lambda X: np.full((20, X.shape[1]), np.inf)), "transposed operator's product holds NaN or Inf"),
         (Broken(matmat=lambda X: "no numbers"), "matmat did not return an array of numbers"),
+        (Broken(matmat=lambda X: np.full((30, X.shape[1]), 1j)), "matmat returned complex numbers"),
+        (Broken(rmatmat=lambda X: np.full((20, X.shape[1]), 1 + 0j)), "rmatmat returned complex numbers"),
     ],
 )
 def test_operators_that_misbehave(engine: str, operator: Broken, message: str) -> None:

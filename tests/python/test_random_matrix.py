@@ -47,6 +47,12 @@ def test_cdf_is_the_integral_of_the_density(engine: str, Q: float) -> None:
     np.testing.assert_array_equal(law.ppf(p), x)
 
 
+def test_support_of_one_point(engine: str) -> None:
+    law = rm.marchenko_pastur(1e300)
+    assert law.support == (1.0, 1.0)
+    assert [law.cdf(x) for x in (0.5, 1.0, 2.0)] == [0, 1, 1]
+
+
 @pytest.mark.parametrize("Q", [0.1, 0.5, 1.0, 3.0, 40.0])
 def test_density(engine: str, Q: float) -> None:
     law = rm.marchenko_pastur(Q, 2.0)
@@ -239,6 +245,7 @@ def test_equal_eigenvalues_are_no_marchenko_pastur_bulk(engine: str) -> None:
         (lambda x: rm.fit_bulk(x, 1, significance=0.9), "significance", "0.9"),
         (lambda x: rm.fit_bulk(x, 1, significance=0), "significance", "1e-6"),
         (lambda x: rm.fit_bulk(x, 1, n_matrices=0), "n_matrices", "1 or more"),
+        (lambda x: rm.fit_bulk(x, 1, n_matrices=13), "n_matrices", "13 matrices cannot have 12 eigenvalues"),
         (lambda x: rm.marchenko_pastur(0), "Q", "above 0"),
         (lambda x: rm.marchenko_pastur(np.inf), "Q", "finite"),
         (lambda x: rm.marchenko_pastur(1, -1), "variance", "above 0"),

@@ -490,6 +490,7 @@ K = np.ones((4, 3, 3, 3))
         ([W], {"rank": 0}, "rank", "expected 1 or more, got 0"),
         ([W], {"rank": 1.5}, "rank", "expected an integer"),
         ([], {}, "layers", "at least one layer"),
+        ([{"weight": W, "name": "x"}, {"weight": W.T, "name": "x"}], {}, "layers", "two of them have the name 'x'"),
         (W, {}, "layers", "expected a sequence of layers"),
         ({"weight": W}, {}, "layers", "is one layer"),
         ([W, np.ones(4)], {}, r"layers\[1\]", r"got shape \(4,\); a bias or a normalization comes with"),
