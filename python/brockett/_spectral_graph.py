@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _arrays, _options
 from ._arrays import Space
-from ._errors import InvalidArgument
+from ._errors import InvalidArgument, InvalidType
 from ._graph_edges import GraphEdges, GraphSignificance
 from ._graph_layers import GraphLayer, Transition, accept_edges, accept_layers, layer_number, transition
 from ._graph_measures import GraphPath
@@ -180,6 +180,8 @@ def _selected(side: dict[str, Any], modes: Any, argument: str, space: Space) -> 
     """The same with the modes asked for alone: those that are resolved first, which they are by number."""
     if modes is None:
         return side
+    if not isinstance(modes, Iterable) or isinstance(modes, str):
+        raise InvalidType(argument, f"expected a sequence of modes, got {modes!r}")
     numbers = [_options.count(argument, one, most=side["modes"] - 1) for one in modes]
     if not numbers:
         raise InvalidArgument(argument, "expected at least one mode, got none")

@@ -44,8 +44,8 @@ class Method(str, Enum):
 
 
 class Null(str, Enum):
-    beta = "beta"
     chi2 = "chi2"
+    beta = "beta"
 
 
 class Correction(str, Enum):
@@ -101,6 +101,8 @@ def spectra(
 ) -> None:
     """Spectra of all layers: norms, ranks, power-law tails, Marchenko–Pastur bulks, phases."""
     _check(interactive, output, plot)
+    if output is not None and output.suffix.lower() not in (".json", ".csv"):
+        raise Refused(f"{output}: expected a name that ends in .json or .csv")
     found = bk.analyze(file, select=select, convention=convention.value, progress=True)
     if output is not None:
         found.save(output)
@@ -177,8 +179,8 @@ def graph(
     rank: Annotated[int, typer.Option(min=0, help="Leading modes of each layer; 0 for all.")] = 128,
     sigma: Annotated[float, typer.Option(help="Significance of an edge.")] = 3.0,
     null: Annotated[
-        Null, typer.Option(help="Distribution of an overlap by chance: exact, or the paper's.")
-    ] = Null.beta,
+        Null, typer.Option(help="Distribution of an overlap by chance: the paper's, or the exact one.")
+    ] = Null.chi2,
     correction: Annotated[Correction | None, typer.Option(help="For the number of pairs tested.")] = None,
 ) -> None:
     """The singular value graph: how the modes of one layer feed those of the next."""
@@ -190,6 +192,8 @@ def graph(
     pairs = None if not edge else [_pair(one) for one in edge]
     with Console(stderr=True).status("decomposing the layers"):
         found = graph_of(file, pairs, method.value, rank or None, select)
+        if len(found.layers) == 1:
+            raise Refused(f"{file}: {found.layers[0].name} is one layer, there is nothing to join it to")
         options: dict[str, Any] = {
             "sigma": sigma,
             "null": null.value,

@@ -24,7 +24,7 @@ B. Praggastis et al., *The SVD of convolutional weights: a CNN interpretability 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,8 @@ def image_hypergraph(
     0.6666666666666666
     """
     single = isinstance(found, Influential | Mapping)
+    if not single and not isinstance(found, Iterable):
+        raise InvalidType("found", f"expected what `influential` gives, or several, got {type(found).__name__}")
     batches = [by_layer(one) for one in ([found] if single else found)]
     if not batches:
         raise InvalidArgument("found", "expected at least one batch, got none")
@@ -181,6 +183,8 @@ def _chosen_layers(there: Mapping[str, int], wanted: Sequence[str] | None) -> li
 def _chosen_classes(profiles: ClassProfiles, wanted: Sequence[int] | None) -> npt.NDArray[np.int64]:
     if wanted is None:
         chosen = np.arange(profiles.n_classes)
+    elif not isinstance(wanted, Iterable):
+        raise InvalidType("classes", f"expected a sequence of classes, got {wanted!r}")
     else:
         chosen = np.array([_options.count("classes", c, most=profiles.n_classes - 1) for c in wanted], dtype=np.int64)
         if len(chosen) == 0 or len(set(chosen.tolist())) != len(chosen):

@@ -487,7 +487,7 @@ def test_graph_prints_the_joints_and_writes_what_is_asked_for(weights, capsys):
         said = capsys.readouterr().out
         assert f"written: {output}" in said
     graph = bk.analyze("net.npz").graph(rank=128)
-    edges = graph.edges(null="beta")
+    edges = graph.edges()
     for number, (a, b) in enumerate(graph.layer_edges):
         (line,) = [text for text in said.splitlines() if f" {graph.n_resolved[a]} × {graph.n_resolved[b]} " in text]
         assert f" {np.count_nonzero(edges.edge == number)} " in line
@@ -497,7 +497,7 @@ def test_graph_prints_the_joints_and_writes_what_is_asked_for(weights, capsys):
     first = lines[1].split(",")
     assert (first[0], first[2]) == (graph.layers[edges.source[0]].name, graph.layers[edges.target[0]].name)
     assert float(first[4]) == edges.weight[0]
-    graph.to_json("expected.json", null="beta")
+    graph.to_json("expected.json")
     assert Path("g.json").read_text() == Path("expected.json").read_text()
     assert "graphml" in Path("g.graphml").read_text()[:300]
     data = Path("g.html").read_text(encoding="utf-8").rpartition("Plotly.newPlot(")[2]
@@ -510,10 +510,10 @@ def test_graph_prints_the_joints_and_writes_what_is_asked_for(weights, capsys):
 def test_graph_options_reach_the_library(weights, capsys):
     words = ["--edge", "conv.weight:fc2.weight", "--select", "c*", "--select", "fc2*"]
     assert "expected 40 inputs" in fails(capsys, "graph", "net.npz", *words)
-    options = ["--rank", "7", "--method", "cosvr", "--sigma", "1", "--null", "chi2", "--correction", "bh"]
+    options = ["--rank", "7", "--method", "cosvr", "--sigma", "1", "--null", "beta", "--correction", "bh"]
     assert main(["graph", "net.npz", *options, "-o", "g.json"]) == 0
     expected = bk.analyze("net.npz").graph(rank=7, method="cosvr")
-    expected.to_json("expected.json", sigma=1, null="chi2", correction="bh")
+    expected.to_json("expected.json", sigma=1, null="beta", correction="bh")
     assert Path("g.json").read_text() == Path("expected.json").read_text()
 
 
@@ -527,6 +527,9 @@ def test_graph_options_reach_the_library(weights, capsys):
         (["spectra", "net.npz", "--select", "x*"], "select: no layer matches .*x"),
         (["graph", "net.npz", "--select", "x*"], "select: no layer matches"),
         (["graph", "net.npz", "--edge", "a"], "--edge: expected FROM:TO"),
+        (["graph", "net.npz", "--select", "conv*"], "conv.weight is one layer, there is nothing to join it to"),
+        (["graph", "net.npz", "--select", "*.bias"], "no layer matches"),
+        (["spectra", "net.npz", "-o", "t.txt"], "t.txt: expected a name that ends in .json or .csv"),
         (["graph", "net.npz", "--edge", "a:b"], "edges.*expected one of the layers"),
         (["graph", "net.npz", "--select", "conv*", "--select", "fc2*"], "edges: no layer of conv.weight, fc2.weight"),
         (["graph", "net.npz", "-o", "g.txt"], "g.txt: expected a name that ends in .json"),

@@ -56,6 +56,8 @@ def test_images_and_classes(planted):
     assert images.layer_names == ("x", "y")
     np.testing.assert_array_equal(images.layers, np.repeat([0, 1], 20))
     assert image_hypergraph({"x": found, "y": found}, layers=["y"]).nodes[0] == "y:0"
+    with pytest.raises(bk.InvalidType, match="found: expected what `influential` gives, or several, got int"):
+        image_hypergraph(3)
     halves = [rows({"x": found}, slice(0, 25)), rows({"x": found}, slice(25, 60))]
     np.testing.assert_array_equal(image_hypergraph(halves).incidence.toarray(), found.weights.T)
     np.testing.assert_array_equal(images.node_degrees()[:20], found.mask.sum(axis=0))

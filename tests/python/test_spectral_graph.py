@@ -547,6 +547,8 @@ def test_methods_refuse(engine: str, rng: np.random.Generator) -> None:
         g.filters(0, target_modes=[4])
     with pytest.raises(bk.InvalidArgument, match=r"^source_modes: expected at least one"):
         g.filters(0, source_modes=[])
+    with pytest.raises(bk.InvalidType, match=r"^target_modes: expected a sequence of modes, got 0"):
+        g.filters(0, target_modes=0)
     with pytest.raises(bk.InvalidArgument, match=r"^layer: expected at most 1"):
         g.node_intensity(2)
     single = bk.spectral_graph([a])
