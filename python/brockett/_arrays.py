@@ -37,6 +37,7 @@ __all__ = [
     "Space",
     "accept",
     "check_finite",
+    "check_finite_host",
     "common_space",
     "host_matrix",
     "host_vector",
@@ -256,10 +257,15 @@ def need_functions(operand: Operand) -> None:
 def check_finite(operand: Operand) -> None:
     """NonFinite with the first index, whatever the magnitudes; for what no engine looks through."""
     xp = operand.space.xp
-    if bool(xp.all(xp.isfinite(operand.array))):
-        return
-    finite = np.isfinite(to_host(operand.array, operand.space))
-    raise NonFinite(operand.argument, [int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape)])
+    if not bool(xp.all(xp.isfinite(operand.array))):
+        check_finite_host(operand.argument, to_host(operand.array, operand.space))
+
+
+def check_finite_host(argument: str, array: npt.NDArray[Any]) -> None:
+    """NonFinite with the first index, of an array in host memory."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise NonFinite(argument, [int(i) for i in np.unravel_index(int(np.argmin(finite)), finite.shape)])
 
 
 # --- the libraries ----------------------------------------------------------------------------------------------------
@@ -611,9 +617,7 @@ def host_vector(value: Any, argument: str, length: int, like: Space) -> npt.NDAr
     if operand.shape != (length,):
         raise InvalidArgument(argument, f"expected shape ({length},), got {operand.shape}")
     vector = np.ascontiguousarray(operand.host(), dtype=np.float64)
-    finite = np.isfinite(vector)
-    if not finite.all():
-        raise NonFinite(argument, (int(np.argmin(finite)),))
+    check_finite_host(argument, vector)
     return vector
 
 
@@ -624,9 +628,7 @@ def host_matrix(value: Any, argument: str) -> npt.NDArray[np.float64]:
         raise InvalidArgument(argument, f"expected a square matrix, got shape {operand.shape}")
     _check_not_empty(operand)
     array = np.array(operand.host(), dtype=np.float64, order="C")
-    finite = np.isfinite(array)
-    if not finite.all():
-        raise NonFinite(argument, [int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape)])
+    check_finite_host(argument, array)
     return array
 
 

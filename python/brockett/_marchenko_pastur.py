@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import _arrays, _options
 from ._engine import Engine, engine_for, load
-from ._errors import InvalidArgument, InvalidType, NonFinite
+from ._errors import InvalidArgument, InvalidType
 
 __all__ = ["BulkFit", "Edge", "MarchenkoPastur", "fit_bulk", "marchenko_pastur"]
 
@@ -32,9 +32,7 @@ def spectrum(value: Any, argument: str) -> Vector:
     if operand.ndim != 1:
         raise InvalidArgument(argument, f"expected a 1-D array, got shape {operand.shape}")
     host = np.ascontiguousarray(operand.host(), dtype=np.float64)
-    finite = np.isfinite(host)
-    if not finite.all():
-        raise NonFinite(argument, (int(np.argmin(finite)),))
+    _arrays.check_finite_host(argument, host)
     return host
 
 

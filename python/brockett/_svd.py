@@ -12,7 +12,7 @@ import numpy as np
 from . import _arrays, _options
 from ._arrays import Operand, Space
 from ._autocorrelation import Autocorrelation
-from ._errors import InvalidArgument, InvalidType, NonFinite
+from ._errors import InvalidArgument, InvalidType
 
 __all__ = [
     "Product",
@@ -318,9 +318,7 @@ def _svd_of_product(A: Product, arguments: tuple[Any, ...]) -> SVDResult:
     space = A._space
     if space.where == "host":  # the fallback looks at arrays elsewhere
         for factor in A._factors:
-            finite = np.isfinite(factor)
-            if not finite.all():
-                raise NonFinite("factors", [int(i) for i in np.unravel_index(int(np.argmin(finite)), factor.shape)])
+            _arrays.check_finite_host("factors", factor)
     found = space.engine("factors").module.svd_product(A._factors, *arguments)
     return _result(found, space)
 
