@@ -1,5 +1,6 @@
 #include "gram.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -21,8 +22,14 @@ Buffer<double> second_moment(const Context& context, const char* name, Mat<const
   }
   Buffer<double> WR(la, n, m), C(la, n, n);
   la.multiply(op, Op::none, 1.0, M, R, 0.0, WR);
-  la.multiply(Op::none, flip(op), 1.0, WR, M, 0.0, C);
-  la.mirror_lower(C);  // exactly symmetric
+  const index_t step = std::max<index_t>(256, n / 16);
+  for (index_t first = 0; first < n; first += step) {  // the lower triangle alone
+    const index_t b = std::min(step, n - first);
+    const auto rows = op == Op::none ? M.block(first, 0, b, m) : M.block(0, first, m, b);
+    la.multiply(Op::none, flip(op), 1.0, WR.mat().block(first, 0, n - first, m), rows, 0.0,
+                C.mat().block(first, first, n - first, b));
+  }
+  la.mirror_lower(C);
   check_product_finite(context, name, C);
   return C;
 }

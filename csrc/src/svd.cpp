@@ -434,16 +434,15 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
 
   // W R W^T = U diag(s^2) U^T
   std::vector<double> w(static_cast<std::size_t>(n));
-  la.eigen_symmetric(C, w.data(), true);
-  check_semidefinite("R", w);
+  Buffer<double> U(la, n, r);
+  la.eigen_symmetric_leading(C, r, w.data(), U);
+  check_semidefinite("R", {w.rbegin(), w.rend()});
   WhitenedSvd<T> out;
-  for (index_t i = 0; i < k; ++i) out.s.push_back(std::sqrt(std::max(w[static_cast<std::size_t>(n - 1 - i)], 0.0)));
+  for (index_t i = 0; i < k; ++i) out.s.push_back(std::sqrt(std::max(w[static_cast<std::size_t>(i)], 0.0)));
   double tail = 0;
   for (index_t i = k; i-- > r;) tail += out.s[static_cast<std::size_t>(i)] * out.s[static_cast<std::size_t>(i)];
   out.error = std::sqrt(tail);
 
-  Buffer<double> U(la, n, r);
-  for (index_t i = 0; i < r; ++i) la.copy(C.mat().columns(n - 1 - i, 1), U.mat().columns(i, 1));
   la.scale_columns(U, column_signs<double>(la, U).data());
   // rows of the row-major results are columns here: U^T (r x n) and (U^T W)^T = W^T U (m x r)
   Buffer<double> Ut(la, r, n), projected(la, W.cols, r);

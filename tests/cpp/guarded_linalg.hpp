@@ -294,6 +294,12 @@ class GuardedLinAlg final : public LinAlg<T> {
     if (count > 0) access.host(host_values);
     inner_.eigen_symmetric_largest(A, count, host_values, V);
   }
+  void eigen_symmetric_leading(Mat<T> A, index_t count, T* host_values, Mat<T> V) override {
+    const Access access(vault_, "eigen_symmetric_leading", {out(A), out(V)});
+    access.check(A.rows == A.cols && V.rows == A.rows && V.cols == count && count <= A.rows, "shapes do not fit");
+    if (!A.empty()) access.host(host_values);
+    inner_.eigen_symmetric_leading(A, count, host_values, V);
+  }
   void eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) override {
     const Access access(vault_, "eigenvalues_batched", {region(A, true, batch, stride)});
     access.check(A.rows == A.cols, "not square");

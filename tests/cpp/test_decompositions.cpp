@@ -228,6 +228,66 @@ TYPED_TEST(Decompositions, largest_eigenvalues_come_first) {
       EXPECT_NEAR(values[static_cast<std::size_t>(i)], 40.0 - static_cast<double>(i), 1000 * this->eps);
     EXPECT_LE(orthogonality_error(V), 100 * this->eps);
     EXPECT_LE(difference(product(A, V), product(V, HostMatrix<T>::diagonal(values))), 2000 * this->eps);
+
+    const auto again = this->padded(this->with_nan_above_diagonal(A));
+    std::vector<T> all(61);
+    this->la.eigen_symmetric_leading(again, count, all.data(), v);
+    for (index_t i = 0; i < 61; ++i)
+      EXPECT_NEAR(all[static_cast<std::size_t>(i)], 40.0 - static_cast<double>(i), 1000 * this->eps);
+    const HostMatrix<T> U = this->to_host(v);
+    all.resize(static_cast<std::size_t>(count));
+    EXPECT_LE(orthogonality_error(U), 100 * this->eps);
+    EXPECT_LE(difference(product(A, U), product(U, HostMatrix<T>::diagonal(all))), 2000 * this->eps);
+  }
+}
+
+TYPED_TEST(Decompositions, largest_eigenvectors_of_awkward_matrices) {
+  using T = typename TypeParam::T;
+  constexpr index_t n = 147, count = 90;
+  const auto tridiagonal = [](auto diagonal, auto beside) {
+    HostMatrix<T> A(n, n);
+    for (index_t i = 0; i < n; ++i) {
+      A(i, i) = static_cast<T>(diagonal(i));
+      if (i + 1 < n) A(i, i + 1) = A(i + 1, i) = static_cast<T>(beside(i));
+    }
+    return A;
+  };
+  std::vector<T> decaying(n), equal(n, T{1});
+  for (std::size_t i = 0; i < decaying.size(); ++i)
+    decaying[i] = static_cast<T>(std::pow(0.7, i));  // below eps from i = 100
+  for (std::size_t i = 0; i < 60; ++i) equal[i] = T{2};
+  const auto wilkinson = [](index_t i) { return std::abs(static_cast<double>(i % 21) - 10); };
+  const HostMatrix<T> cases[] = {
+      tridiagonal(wilkinson, [](index_t i) { return i % 21 == 20 ? 1e-8 : 1.0; }),  // seven copies, all but apart
+      tridiagonal(wilkinson, [](index_t i) { return i % 21 == 20 ? 1e-3 : 1.0; }),
+      tridiagonal([](index_t i) { return std::pow(0.7, n - 1 - i); },
+                  [](index_t i) { return 0.4 * std::pow(0.7, n - 2 - i); }),
+      tridiagonal([](index_t i) { return std::pow(0.7, i); }, [](index_t i) { return 0.4 * std::pow(0.7, i); }),
+      this->symmetric(decaying, 11),
+      this->symmetric(equal, 12),
+  };
+  for (const double scale : {1.0, std::is_same_v<T, float> ? 1e-30 : 1e-290, std::is_same_v<T, float> ? 1e30 : 1e290}) {
+    for (std::size_t c = 0; c < std::size(cases); ++c) {
+      SCOPED_TRACE(testing::Message() << "case " << c << " times " << scale);
+      HostMatrix<T> A = cases[c], all = A;
+      for (T& x : A.data) x *= static_cast<T>(scale);
+      const auto a = this->padded(this->with_nan_above_diagonal(A)), b = this->padded(A);
+      const auto v = this->padded(HostMatrix<T>(n, count));
+      std::vector<T> values(count), expected(n);
+      this->la.eigen_symmetric_largest(a, count, values.data(), v);
+      this->la.eigen_symmetric(b, expected.data(), false);
+      HostMatrix<T> V = this->to_host(v);
+      EXPECT_LE(orthogonality_error(V), 100 * this->eps);
+      for (index_t i = 0; i < count; ++i) {
+        T& value = values[static_cast<std::size_t>(i)];
+        EXPECT_NEAR(value / scale, expected[static_cast<std::size_t>(n - 1 - i)] / scale, 1500 * this->eps);
+        if (i > 0) {
+          EXPECT_LE(value, values[static_cast<std::size_t>(i - 1)]);
+        }
+      }
+      for (T& x : values) x = static_cast<T>(x / scale);
+      EXPECT_LE(difference(product(all, V), product(V, HostMatrix<T>::diagonal(values))), 2000 * this->eps);
+    }
   }
 }
 
@@ -362,6 +422,7 @@ TYPED_TEST(Decompositions, takes_what_is_empty) {
   this->la.triangular_solve(Side::left, Op::none, none, none);
   this->la.eigen_symmetric(none, nullptr, true);
   this->la.eigen_symmetric_largest(none, 0, nullptr, none);
+  this->la.eigen_symmetric_leading(none, 0, nullptr, none);
   this->la.eigenvalues_batched(none, 0, 3, nullptr);
   this->la.eigenvalues_hermitian_batched(none, none, 0, 3, nullptr);
   this->la.svd_thin(none, nullptr, none, none);

@@ -6,6 +6,7 @@
 // inputs, and nothing else is written. Every call throws Error kinds: NotConverged, OutOfMemory, Unsupported.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -118,6 +119,13 @@ class LinAlg {
   virtual void eigen_symmetric(Mat<T> A, T* host_values, bool vectors) = 0;
   // the `count` largest eigenvalues, descending (host), and their vectors V (n x count) in columns; A destroyed
   virtual void eigen_symmetric_largest(Mat<T> A, index_t count, T* host_values, Mat<T> V) = 0;
+  // all eigenvalues, descending (host), and the vectors V (n x count) of the `count` largest; A destroyed
+  virtual void eigen_symmetric_leading(Mat<T> A, index_t count, T* host_values, Mat<T> V) {
+    const index_t n = A.cols;
+    eigen_symmetric(A, host_values, count > 0);
+    std::reverse(host_values, host_values + n);
+    for (index_t j = 0; j < count; ++j) copy(A.columns(n - 1 - j, 1), V.columns(j, 1));
+  }
   // A_k (n x n, k < batch, `stride` elements apart), lower triangle -> eigenvalues ascending, n a matrix (host); A destroyed
   virtual void eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) = 0;
   // the same of the Hermitian A_k + i B_k, of which the lower triangles are read; A and B destroyed

@@ -70,11 +70,12 @@ struct Fortran;
   void BROCKETT_FORTRAN(x##syevd_2stage)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w, \
                                          T* work, const Int* lwork, Int* iwork, const Int* liwork, Int* info,          \
                                          std::size_t, std::size_t);                                                    \
-  void BROCKETT_FORTRAN(x##syevr)(const char* jobz, const char* range, const char* uplo, const Int* n, T* a,           \
-                                  const Int* lda, const T* vl, const T* vu, const Int* il, const Int* iu,              \
-                                  const T* abstol, Int* found, T* w, T* z, const Int* ldz, Int* isuppz, T* work,       \
-                                  const Int* lwork, Int* iwork, const Int* liwork, Int* info, std::size_t,             \
-                                  std::size_t, std::size_t);                                                           \
+  void BROCKETT_FORTRAN(x##sytrd)(const char* uplo, const Int* n, T* a, const Int* lda, T* d, T* e, T* tau, T* work,   \
+                                  const Int* lwork, Int* info, std::size_t);                                           \
+  void BROCKETT_FORTRAN(x##sterf)(const Int* n, T* d, T* e, Int* info);                                                \
+  void BROCKETT_FORTRAN(x##ormtr)(const char* side, const char* uplo, const char* op, const Int* m, const Int* n,      \
+                                  const T* a, const Int* lda, const T* tau, T* c, const Int* ldc, T* work,             \
+                                  const Int* lwork, Int* info, std::size_t, std::size_t, std::size_t);                 \
   /* complex numbers are pairs of T: c is the letter of the complex type of this precision */                          \
   void BROCKETT_FORTRAN(c##heev)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w,         \
                                  T* work, const Int* lwork, T* rwork, Int* info, std::size_t, std::size_t);            \
@@ -100,7 +101,9 @@ struct Fortran;
     static constexpr auto getrf = &BROCKETT_FORTRAN(x##getrf);                                                         \
     static constexpr auto syev = &BROCKETT_FORTRAN(x##syev);                                                           \
     static constexpr auto syevd = &BROCKETT_FORTRAN(x##syevd);                                                         \
-    static constexpr auto syevr = &BROCKETT_FORTRAN(x##syevr);                                                         \
+    static constexpr auto sytrd = &BROCKETT_FORTRAN(x##sytrd);                                                         \
+    static constexpr auto sterf = &BROCKETT_FORTRAN(x##sterf);                                                         \
+    static constexpr auto ormtr = &BROCKETT_FORTRAN(x##ormtr);                                                         \
     static constexpr auto heev = &BROCKETT_FORTRAN(c##heev);                                                           \
     static constexpr auto heevd = &BROCKETT_FORTRAN(c##heevd);                                                         \
     static constexpr auto gesdd = &BROCKETT_FORTRAN(x##gesdd);                                                         \

@@ -75,6 +75,7 @@ class Spectral final : public Triangular<T> {
  public:
   void eigen_symmetric(Mat<T> A, T* host_values, bool vectors) override;
   void eigen_symmetric_largest(Mat<T> A, index_t count, T* host_values, Mat<T> V) override;
+  void eigen_symmetric_leading(Mat<T> A, index_t count, T* host_values, Mat<T> V) override;
   void eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) override;
   void eigenvalues_hermitian_batched(Mat<T> A, Mat<T> B, index_t stride, index_t batch, T* host_values) override;
   void svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) override;
