@@ -295,7 +295,7 @@ class Autocorrelation:
         ([[5.0]], 2)
         """
         if type(other) is not type(self):
-            raise InvalidType("other", f"expected {_article(type(self).__name__)}, got {type(other).__name__}")
+            raise InvalidType("other", f"expected {article(type(self).__name__)}, got {type(other).__name__}")
         for name in self._PARAMS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -598,7 +598,7 @@ def _check_device(device: _device.Device) -> None:
     load("cpu").module.cuda_device_info(device.ordinal)
 
 
-def _article(name: str) -> str:
+def article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _files, _options
-from ._autocorrelation import METHODS, PRECISIONS, Autocorrelation
+from ._autocorrelation import METHODS, PRECISIONS, Autocorrelation, article
 from ._collect_checkpoint import Checkpoint
 from ._collect_layers import Site, Watch, chosen_sites
 from ._collect_masks import Mask, Masks
@@ -206,7 +206,7 @@ def collect(
     if silent:
         why = "never called" if of != "activations" else "no activation function took their outputs"
         if type(module).__name__ in ("OptimizedModule", "RecursiveScriptModule", "TopLevelTracedModule"):
-            why += f" that is seen; a {type(module).__name__} passes hooks by: give the module it was made from"
+            why += f" that is seen; {article(type(module).__name__)} passes hooks by: give the module it was made from"
         warnings.warn(f"no samples reached {', '.join(map(repr, silent))}: {why}", UserWarning, stacklevel=2)
     return found
 

@@ -85,8 +85,9 @@ class Checkpoint:
 
     def _write(self, found: Collection) -> None:
         if self.path is not None and self.position > self._written:
-            write(self.path, found, {"position": self.position, "model": self._model})
+            # Even where that fails: it is not tried again on the way out.
             self._written = self.position
+            write(self.path, found, {"position": self.position, "model": self._model})
             self._written_at = time.monotonic()
 
     @contextlib.contextmanager

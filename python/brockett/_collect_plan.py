@@ -107,8 +107,8 @@ class CollectionPlan:
                 else f"{in_words(limit)} are available (memory_limit=float('inf') tries all the same)"
             )
             raise OutOfMemory(
-                f"the sums of {len(mine)} layers take {in_words(needed)} on {device} while they run, the largest are "
-                f"{largest}; {why}. Name fewer layers at a time"
+                f"the sums of {_layers(len(mine))} take {in_words(needed)} on {device} while they run, the largest "
+                f"are {largest}; {why}. Name fewer layers at a time"
                 + ("" if device == "cpu" else ", or sum in host memory with accumulate_on='cpu'")
             )
 
@@ -125,8 +125,7 @@ class CollectionPlan:
             parts.append(
                 f"{in_words(needed)} on {device}" + ("" if free is None else f" ({in_words(free)} available)")
             )
-        what = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        return f"{self.of} of {what}: sums of {in_words(self.n_bytes)}, {' and '.join(parts)} while they run"
+        return f"{self.of} of {_layers(len(self.layers))}: sums of {in_words(self.n_bytes)}, {' and '.join(parts)} while they run"
 
     def __str__(self) -> str:
         head = ("layer", "kind", "device", "features", "memory")
@@ -192,10 +191,14 @@ def _host_memory() -> Iterator[int]:
         yield max(limit - used + int(stat.get("inactive_file", 0)), 0)
 
 
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
 def in_words(n_bytes: float) -> str:
     if math.isinf(n_bytes):
         return "no limit"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= size:
             return f"{n_bytes / size:.3g} {unit}"
     return f"{n_bytes:.0f} bytes"

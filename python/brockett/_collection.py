@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _files
-from ._autocorrelation import Autocorrelation
+from ._autocorrelation import Autocorrelation, article
 from ._errors import BrockettError, FileFormatError, InvalidArgument, InvalidType
 from ._patch_autocorrelation import PatchAutocorrelation
 
@@ -230,7 +230,7 @@ def check_alike(argument: str, found: Mapping[str, Autocorrelation], wanted: Map
         fresh = wanted[name]
         if type(accumulator) is not type(fresh):
             raise InvalidArgument(
-                argument, f"layer {name!r} is a {type(accumulator).__name__}, expected a {type(fresh).__name__}"
+                argument, f"layer {name!r} is a {type(accumulator).__name__}, expected {article(type(fresh).__name__)}"
             )
         for param in fresh._PARAMS:
             old, new = getattr(accumulator, param), getattr(fresh, param)

@@ -19,6 +19,7 @@ MODULES = [
     "brockett._analyze",
     "brockett._autocorrelation",
     "brockett._collect",
+    "brockett._collection",
     "brockett._descramble",
     "brockett._engine",
     "brockett._errors",
