@@ -125,7 +125,8 @@ class CollectionPlan:
             parts.append(
                 f"{in_words(needed)} on {device}" + ("" if free is None else f" ({in_words(free)} available)")
             )
-        return f"{self.of} of {_layers(len(self.layers))}: sums of {in_words(self.n_bytes)}, {' and '.join(parts)} while they run"
+        what = f"{self.of} of {_layers(len(self.layers))}: sums of {in_words(self.n_bytes)}"
+        return f"{what}, {' and '.join(parts)} while they run"
 
     def __str__(self) -> str:
         head = ("layer", "kind", "device", "features", "memory")

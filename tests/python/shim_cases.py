@@ -126,7 +126,7 @@ def test_layers_on_two_devices_are_staged_each_on_its_own(shim: Any, rng: np.ran
             mean = rows[:n].mean(axis=0)
             R = found[name].matrix()
             R = R if isinstance(R, np.ndarray) else R.to_host()
-            assert R == pytest.approx((rows[:n] - mean).T @ (rows[:n] - mean) / n, rel=1e-9, abs=1e-12)
+            assert pytest.approx((rows[:n] - mean).T @ (rows[:n] - mean) / n, rel=1e-9, abs=1e-12) == R
             assert found[name].n_samples == n
 
     found = fresh()
