@@ -337,11 +337,18 @@ class Autocorrelation:
         new.__setstate__({"params": {name: getattr(self, f"_{name}") for name in self._KEPT}, "state": None})
         return new
 
-    def _take(self, other: Autocorrelation) -> None:
-        """Hold what a twin holds, which is empty afterwards. A few assignments: nothing is copied, nothing can fail."""
-        with self._lock, other._lock:
-            self._engine, self._sum, self._space = other._engine, other._sum, other._space
-            other._engine = other._sum = other._space = None
+    def _exchange(self, twin: Autocorrelation) -> None:
+        """Hold what a twin holds, and the other way round. A few assignments: nothing is copied, nothing can fail."""
+        with self._lock, twin._lock:
+            mine = self._engine, self._sum, self._space
+            self._engine, self._sum, self._space = twin._engine, twin._sum, twin._space
+            twin._engine, twin._sum, twin._space = mine
+
+    def _clear(self) -> None:
+        """Hold nothing again, in the memory that is there: to allocate it anew would cost more than to sum a batch."""
+        with self._lock:
+            if self._sum is not None:
+                self._sum.clear()
 
     # --- results ------------------------------------------------------------------------------------------------------
 

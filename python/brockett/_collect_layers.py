@@ -360,7 +360,8 @@ class Watch:
                 return
             given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
             for name, site in sites.items():
-                self._add(site, given[name])
+                if name in given:  # else the module itself says what it lacks
+                    self._add(site, given[name])
 
         return hook
 

@@ -168,8 +168,8 @@ class Staged:
 
     Notes
     -----
-    A second accumulator for each total, of its size. A commit reads a total and reads and writes a stage,
-    O(n_features²) for each (O(n_features³) with method="qr").
+    A second accumulator for each total, of its size. A commit adds a total to a stage, lets them change places, and
+    clears what was the total: O(n_features²) for each (O(n_features³) with method="qr").
     """
 
     def __init__(self, totals: Mapping[str, Autocorrelation]) -> None:
@@ -178,7 +178,15 @@ class Staged:
 
     def add(self, name: str, X: Any, mask: Any = None) -> None:
         """Samples of this batch for one of them."""
-        self._stages[name].update(X, mask=mask)
+        stage = self._stages[name]
+        try:
+            stage.update(X, mask=mask)
+        except InvalidType:
+            if stage.n_samples:
+                raise
+            # What is left of it from the batches before may lie elsewhere.
+            self._stages[name] = stage._twin()
+            self._stages[name].update(X, mask=mask)
 
     def discard(self) -> None:
         """Forget the batch."""
@@ -186,7 +194,7 @@ class Staged:
 
     def commit(self) -> None:
         """Add the batch to the totals; whatever is raised, they are as they were."""
-        filled = [name for name, stage in self._stages.items() if stage._sum is not None]
+        filled = [name for name, stage in self._stages.items() if stage.n_samples]
         # Totals into stages, since a merge of the third layer may fail when two are through; then all change places.
         for name in filled:
             try:
@@ -194,7 +202,12 @@ class Staged:
             except InvalidArgument as error:
                 raise type(error)(f"layer {name!r}", _of_merge(error)) from error
         for name in filled:
-            self._totals[name]._take(self._stages[name])
+            self._totals[name]._exchange(self._stages[name])
+        for name in filled:
+            try:
+                self._stages[name]._clear()
+            except BrockettError:  # a device that fails; the batch is in all the same
+                self._stages[name] = self._totals[name]._twin()
 
 
 def _of_merge(error: InvalidArgument) -> str:

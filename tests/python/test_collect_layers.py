@@ -180,6 +180,23 @@ def test_an_encoder_with_padding(engine: str) -> None:
             x = part.norm2(after + act @ part.linear2.weight.T + part.linear2.bias)
 
 
+def test_a_whole_transformer() -> None:
+    model = nn.Transformer(8, 2, 1, 1, 12, batch_first=True).double()
+    source, target = torch.randn(2, 4, 8, dtype=torch.float64), torch.randn(2, 3, 8, dtype=torch.float64)
+    names = [one.name for one in bk.collect_plan(model).layers]
+    assert len(names) == 3 * 4 + 2 * 2
+    found = collected(model, [{"src": source, "tgt": target}])
+    assert list(found) == names
+    model.eval()
+    with torch.no_grad():
+        memory = model.encoder(source)
+    cross = "decoder.layers.0.multihead_attn"
+    for part, n in (("query", 6), ("key", 8), ("value", 8), ("out_proj", 6)):
+        assert found[f"{cross}.{part}"].n_samples == n
+    close(found[f"{cross}.key"], moments(memory), 1e-12)
+    close(found["decoder.layers.0.self_attn.query"], moments(target), 1e-12)
+
+
 def test_attention_that_fails_is_put_back() -> None:
     attention = nn.MultiheadAttention(8, 2)
     out_proj = attention.out_proj

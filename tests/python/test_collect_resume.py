@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,16 +118,16 @@ def test_a_failing_commit_changes_nothing(net: Any, batches: list[Any], monkeypa
 def test_ctrl_c_during_a_commit_waits_for_its_end(
     net: Any, batches: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = bk.Autocorrelation._take, []
+    real, calls = bk.Autocorrelation._exchange, []
 
-    def take(self: Any, other: Any) -> None:
+    def exchange(self: Any, other: Any) -> None:
         calls.append(self)
         if len(calls) == 4:  # the first layer of the second batch
             os.kill(os.getpid(), signal.SIGINT)
         real(self, other)
 
     found: dict[str, Any] = {}
-    monkeypatch.setattr(bk.Autocorrelation, "_take", take)
+    monkeypatch.setattr(bk.Autocorrelation, "_exchange", exchange)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         bk.collect(net, batches, into=found, progress=False)
@@ -467,6 +468,30 @@ def test_available_memory_is_what_the_kernel_says() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert free is None or 0 <= free <= total
     assert _collect_plan.available_memory("mps:0") is None
+
+
+def test_each_device_has_its_own_memory(batches: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that say they are on CUDA devices: enough of them for what is only planned."""
+
+    class There(nn.Linear):
+        def __init__(self, place: str, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.place = place
+
+        def parameters(self, recurse: bool = True) -> Any:
+            return iter([types.SimpleNamespace(device=torch.device(self.place))])
+
+    net = nn.Sequential(There("cuda:0", 30, 20), There("cuda:1", 20, 10), nn.Linear(10, 5))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ({"cuda:0": 10**6, "cuda:1": 6000}[device], 10**7))
+    plan = bk.collect_plan(net)
+    assert plan.working_bytes == {"cuda:0": 2 * 8 * 900, "cuda:1": 2 * 8 * 400, "cpu": 2 * 8 * 100}
+    assert (plan.available["cuda:0"], plan.available["cuda:1"]) == (10**6, 6000)
+    plan.check(14_400)
+    with pytest.raises(bk.OutOfMemory, match=r"6\.4 kB on cuda:1 .*6 kB are available.*accumulate_on='cpu'"):
+        bk.collect(net, batches, progress=False)
+    assert bk.collect_plan(net, accumulate_on="cpu").working_bytes == {"cpu": 2 * 8 * 1400}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: 1 / 0)
+    assert bk.collect_plan(net).available["cuda:0"] is None
 
 
 def test_a_collection_is_written_one_layer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
