@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ._collect_layers import Site, slow_attention
+from ._collect_layers import Site
 from ._errors import Unsupported
 
 __all__ = ["Follow"]
@@ -69,7 +69,6 @@ class Follow:
     def attached(self) -> Iterator[None]:
         """The hooks are there; each exit takes them away."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(slow_attention(self._torch))
             for site in self._sites:
                 stack.callback(site.owner.register_forward_hook(self._started(site)).remove)
             for part in self._module.modules():

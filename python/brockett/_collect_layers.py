@@ -12,7 +12,7 @@ from ._autocorrelation import Autocorrelation
 from ._errors import InvalidArgument, InvalidType, Unsupported
 from ._patch_autocorrelation import PatchAutocorrelation
 
-__all__ = ["Site", "Watch", "chosen_sites"]
+__all__ = ["Site", "Watch", "chosen_sites", "slow_attention"]
 
 _EMBEDDING = "the inputs of an embedding are indices, whose autocorrelation is a table of their frequencies"
 _RECURRENT = (
@@ -264,13 +264,18 @@ _attention_before = True
 
 
 @contextlib.contextmanager
-def slow_attention(torch: Any) -> Iterator[None]:
+def slow_attention(module: Any, torch: Any) -> Iterator[None]:
     """Without the fused kernels of attention and encoder layers, which call no submodule and pass their hooks by.
 
-    The switch is one for the whole process: the last of several that are at work puts it back.
+    The switch is one for the whole process: the last of several that are at work puts it back, and a module that has
+    nothing of the kind leaves it alone.
     """
     global _attention_users, _attention_before
-    backend = torch.backends.mha
+    nn, backend = torch.nn, torch.backends.mha
+    fused = nn.MultiheadAttention | nn.TransformerEncoderLayer | nn.TransformerEncoder
+    if not any(isinstance(part, fused) for part in module.modules()):
+        yield
+        return
     with _attention_lock:
         if _attention_users == 0:
             _attention_before = backend.get_fastpath_enabled()
@@ -309,7 +314,6 @@ class Watch:
     def attached(self) -> Iterator[None]:
         """The hooks are there; each exit takes them away."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(slow_attention(self._torch))
             for owner, parts in self._owners.values():
                 for handle in self._hooks(owner, parts):
                     stack.callback(handle.remove)
