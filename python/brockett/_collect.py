@@ -126,9 +126,9 @@ def collect(
 
     Memory: 2 · 8 Σ n_features² bytes while it runs, half of that in the result, however many batches pass;
     `collect_plan` tells beforehand. Cost: the forward passes, n_samples n_features² flops a layer, and some
-    50 n_features² bytes of memory traffic a layer and batch for the adding. On one core of a Zen 4 that is 1 ns for each
-    n_features²: of 4,096 features it takes 16 ms a batch, which is as long as the sums of 32 samples, a fifth of those
-    of 256, and 1/17 of those of 2,048. With method="qr" it is O(n_features³), so give that large batches.
+    50 n_features² bytes of memory traffic a layer and batch for the adding: 16 ms for 4,096 features on one core of a
+    Zen 4, as long as the sums of 32 samples, a fifth of those of 256, 1/17 of those of 2,048. With method="qr" the
+    adding is O(n_features³), so give that large batches.
 
     References
     ----------
