@@ -6,19 +6,20 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _files, _options
 from ._autocorrelation import METHODS, PRECISIONS, Autocorrelation, article
-from ._collect_checkpoint import Checkpoint
-from ._collect_layers import Site, Watch, chosen_sites, slow_attention
-from ._collect_masks import Mask, Masks
 from ._collect_plan import CollectionPlan, plan_of
 from ._collection import OF, Collection, Staged, uninterrupted
 from ._errors import BrockettError, EngineUnavailable, InvalidArgument, InvalidType, NonFinite, Unsupported
-from ._progress import progress as show_progress
+
+# What is imported within the functions is what only they need: importing brockett is cheap.
+if TYPE_CHECKING:
+    from ._collect_layers import Site
+    from ._collect_masks import Mask
 
 __all__ = ["collect", "collect_plan"]
 
@@ -149,6 +150,11 @@ def collect(
     """
     import torch
 
+    from ._collect_checkpoint import Checkpoint
+    from ._collect_layers import slow_attention
+    from ._collect_masks import Masks
+    from ._progress import progress as show_progress
+
     place = _device(accumulate_on, torch)
     if layers is None and into:
         layers = list(into)
@@ -271,6 +277,8 @@ def _planned(
     place: Any,
     torch: Any,
 ) -> tuple[list[Site], dict[str, Autocorrelation], CollectionPlan]:
+    from ._collect_layers import chosen_sites
+
     _options.option("of", of, OF)
     _options.option("method", method, METHODS)
     _options.option("precision", precision, PRECISIONS)
@@ -298,6 +306,8 @@ def _check_memory(plan: CollectionPlan, found: Collection, limit: float | None) 
 
 def _watch(sites: list[Site], of: str, add: Callable[[Site, Any], None], module: Any, torch: Any) -> Any:
     if of != "activations":
+        from ._collect_layers import Watch
+
         return Watch(sites, add, torch)
     from ._collect_activations import Follow
 

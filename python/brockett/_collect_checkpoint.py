@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -106,6 +105,8 @@ class Checkpoint:
 
 def _fingerprint(module: Any) -> dict[str, Any]:
     """Shape, dtype and a checksum of up to 4,096 spread entries of each parameter and buffer, to tell models apart."""
+    import zlib
+
     import torch
 
     found: dict[str, Any] = {}

@@ -7,11 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._autocorrelation import Autocorrelation
-from ._collect_layers import Site
 from ._errors import OutOfMemory
+
+if TYPE_CHECKING:
+    from ._collect_layers import Site
 
 __all__ = ["CollectionPlan", "PlannedLayer", "available_memory", "plan_of"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -111,6 +109,7 @@ def _made(accumulators: dict[str, Autocorrelation], of: str, n_batches: int) -> 
 
 def write(path: _files.PathLike, found: Collection, notes: Mapping[str, Any]) -> None:
     """`found` and some notes as one file, one accumulator in host memory at a time."""
+    import json  # here, as what only few runs need: importing brockett is cheap
 
     def arrays() -> Iterator[tuple[str, npt.NDArray[Any]]]:
         yield "format", np.array(_FORMAT)
@@ -127,6 +126,8 @@ def write(path: _files.PathLike, found: Collection, notes: Mapping[str, Any]) ->
 
 def read(path: _files.PathLike) -> tuple[Collection, dict[str, Any]]:
     """What `write` wrote."""
+    import json
+
     data = _files.load_npz(path, (*_HEAD, "notes"))
     try:
         if str(data["format"]) != _FORMAT:
@@ -219,6 +220,8 @@ def _of_merge(error: InvalidArgument) -> str:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C during these few statements comes right after them."""
+    import signal
+
     before = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if before is None:  # another thread, which it never reaches; or a handler that is not Python's
         yield
