@@ -43,13 +43,13 @@ class Masks:
             if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
                 raise InvalidArgument("mask", f"no layer matches {pattern!r}; there are {list(names)}")
         self._sources = {name: _source(by_layer, name) for name in names}
-        self._values: dict[Any, npt.NDArray[np.bool_]] = {}
+        self._values: dict[int, npt.NDArray[np.bool_] | None] = {}  # by the id of the source: not all have a hash
 
     def read(self, batch: Any) -> None:
         """Take the masks of a batch, each once."""
         self._values.clear()
         for source in self._sources.values():
-            if source is None or source in self._values:
+            if source is None or id(source) in self._values:
                 continue
             if callable(source):
                 value = source(batch)
@@ -57,12 +57,11 @@ class Masks:
                 raise InvalidArgument("mask", f"the batches have no {source!r}")
             else:
                 value = batch[source]
-            if value is not None:
-                self._values[source] = _booleans(value)
+            self._values[id(source)] = None if value is None else _booleans(value)
 
     def of(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
         """Booleans of `shape` for the samples of a layer; None: all of them count."""
-        values = self._values.get(self._sources[name])
+        values = self._values.get(id(self._sources[name]))
         return None if values is None else fit(values, shape)
 
 
