@@ -462,6 +462,15 @@ void Autocorrelation::merge(const Autocorrelation& other) {
   Impl::advance(t, from.total.mean, from.total.weight, from.total.n_samples);
 }
 
+void Autocorrelation::clear() {
+  auto& impl = *impl_;
+  impl.la().fill(impl.total.matrix, 0.0);
+  std::fill(impl.total.mean.begin(), impl.total.mean.end(), 0.0);
+  impl.total.weight = 0;
+  impl.total.n_samples = 0;
+  impl.largest = impl.heaviest = 0;
+}
+
 Array<double> Autocorrelation::matrix() const {
   auto& impl = *impl_;
   auto& la = impl.la();

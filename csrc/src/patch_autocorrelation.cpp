@@ -335,6 +335,15 @@ void PatchAutocorrelation::merge(const PatchAutocorrelation& other) {
   impl.largest = size;
 }
 
+void PatchAutocorrelation::clear() {
+  auto& impl = *impl_;
+  impl.la().fill(impl.total.blocks, 0.0);
+  std::fill(impl.total.mean.begin(), impl.total.mean.end(), 0.0);
+  impl.total.weight = 0;
+  impl.total.n_samples = 0;
+  impl.largest = 0;
+}
+
 Array<double> PatchAutocorrelation::matrix(index_t group) const {
   const auto& impl = *impl_;
   impl.check_filled();

@@ -104,6 +104,9 @@ void bind_autocorrelation(py::module_& m) {
            "Add samples (n_samples, n_features), rows contiguous; in host memory bfloat16 comes as uint16.")
       .def("merge", &merge, py::arg("other"), "Add what another one of the same parameters holds.")
       .def(
+          "clear", [](Accumulator& acc) { unlocked([&] { acc.total.clear(); }); },
+          "Hold nothing again, in the same memory.")
+      .def(
           "matrix",
           [](const Accumulator& acc) { return to_python(unlocked([&] { return acc.total.matrix(); }), acc.place); },
           "R (n_features, n_features).")

@@ -122,6 +122,9 @@ void bind_patch_autocorrelation(py::module_& m) {
           "as uint16.")
       .def("merge", &merge, py::arg("other"), "Add what another one of the same parameters holds.")
       .def(
+          "clear", [](PatchAccumulator& acc) { unlocked([&] { acc.total.clear(); }); },
+          "Hold nothing again, in the same memory.")
+      .def(
           "matrix",
           [](const PatchAccumulator& acc, index_t group) {
             return to_python(unlocked([&] { return acc.total.matrix(group); }), acc.place);

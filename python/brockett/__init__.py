@@ -17,7 +17,9 @@ from __future__ import annotations
 from . import convolution, hypergraph, penalty, random_matrix
 from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
-from ._collect import collect
+from ._collect import collect, collect_plan
+from ._collect_plan import CollectionPlan
+from ._collection import Collection
 from ._descramble import BrockettCost, Descrambling, Diagonalization, brockett_cost, descramble, diagonalize
 from ._engine import EngineInfo, engines, set_engine, set_threads, threads
 from ._errors import (
@@ -57,6 +59,8 @@ __all__ = [
     "Autocorrelation",
     "BrockettCost",
     "BrockettError",
+    "Collection",
+    "CollectionPlan",
     "Descrambling",
     "Diagonalization",
     "EngineInfo",
@@ -83,6 +87,7 @@ __all__ = [
     "autocorrelation",
     "brockett_cost",
     "collect",
+    "collect_plan",
     "convolution",
     "descramble",
     "diagonalize",

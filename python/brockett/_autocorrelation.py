@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -294,7 +295,7 @@ class Autocorrelation:
         ([[5.0]], 2)
         """
         if type(other) is not type(self):
-            raise InvalidType("other", f"expected {_article(type(self).__name__)}, got {type(other).__name__}")
+            raise InvalidType("other", f"expected {article(type(self).__name__)}, got {type(other).__name__}")
         for name in self._PARAMS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -329,6 +330,25 @@ class Autocorrelation:
 
     def _new(self, engine: Engine, space: Space) -> Any:
         return self._kind(engine)(self.n_features, self.center, self.method, self.precision, **space.place())
+
+    def _twin(self) -> Autocorrelation:
+        """An empty one of the same parameters."""
+        new = type(self).__new__(type(self))
+        new.__setstate__({"params": {name: getattr(self, f"_{name}") for name in self._KEPT}, "state": None})
+        return new
+
+    def _exchange(self, twin: Autocorrelation) -> None:
+        """Hold what a twin holds, and the other way round. A few assignments: nothing is copied, nothing can fail."""
+        with self._lock, twin._lock:
+            mine = self._engine, self._sum, self._space
+            self._engine, self._sum, self._space = twin._engine, twin._sum, twin._space
+            twin._engine, twin._sum, twin._space = mine
+
+    def _clear(self) -> None:
+        """Hold nothing again, in the memory that is there: to allocate it anew would cost more than to sum a batch."""
+        with self._lock:
+            if self._sum is not None:
+                self._sum.clear()
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -473,13 +493,17 @@ class Autocorrelation:
         ...     bk.Autocorrelation.load(os.path.join(folder, "r.npz")).matrix().tolist()
         [[4.0]]
         """
+        _files.save_npz(path, self._record())
+
+    def _record(self) -> dict[str, npt.NDArray[Any]]:
+        """What a file holds of it, by name."""
         with self._lock:
             state = self._state()
             if state is None:
                 n = self.n_features
                 state = {name: getattr(self, name) for name in _FIELDS[:6]}
                 state |= {"mean": np.zeros(n), "moment": np.zeros((n, n))}
-        _files.save_npz(path, {"format": np.array(_FORMAT), **{name: np.asarray(state[name]) for name in _FIELDS}})
+        return {"format": np.array(_FORMAT), **{name: np.asarray(state[name]) for name in _FIELDS}}
 
     @classmethod
     def load(cls, path: _files.PathLike, *, device: Any = None) -> Autocorrelation:
@@ -506,22 +530,7 @@ class Autocorrelation:
         where = None if device is None else _device.Device.named(device)
         data = _files.load_npz(path, ("format", *_FIELDS))
         try:
-            if str(data["format"]) != _FORMAT:
-                raise ValueError(f"its format is {str(data['format'])!r}, expected {_FORMAT!r}")
-            state: dict[str, Any] = {
-                "n_features": int(data["n_features"]),
-                "n_samples": int(data["n_samples"]),
-                "weight": float(data["weight"]),
-                "center": bool(data["center"]),
-                "method": str(data["method"]),
-                "precision": str(data["precision"]),
-                "mean": _plain(data["mean"], (int(data["n_features"]),), "mean"),
-                "moment": _plain(data["moment"], (int(data["n_features"]),) * 2, "moment"),
-            }
-            if state["n_samples"] < 0 or not np.isfinite(state["weight"]) or state["weight"] < 0:
-                raise ValueError(f"{state['n_samples']} samples of weight {state['weight']} cannot be")
-            new = cls(state["n_features"], state["center"], state["method"], state["precision"])
-            new._restore(state)
+            new = cls._from_record(data)
         except (ValueError, TypeError, BrockettError) as error:
             raise FileFormatError(f"{path}: is not an accumulator saved by brockett ({error})") from error
         if where is not None:
@@ -531,6 +540,57 @@ class Autocorrelation:
             new._sum = engine.module.Accumulator.from_state(new._sum.state(), **space.place())
             new._device, new._engine, new._space = where, engine, space
         return new
+
+    @classmethod
+    def _from_record(cls, data: Mapping[str, npt.NDArray[Any]]) -> Autocorrelation:
+        """From what `_record` gave, in host memory; ValueError, KeyError, TypeError or BrockettError if it cannot."""
+        if str(data["format"]) != _FORMAT:
+            raise ValueError(f"its format is {str(data['format'])!r}, expected {_FORMAT!r}")
+        state: dict[str, Any] = {
+            "n_features": int(data["n_features"]),
+            "n_samples": int(data["n_samples"]),
+            "weight": float(data["weight"]),
+            "center": bool(data["center"]),
+            "method": str(data["method"]),
+            "precision": str(data["precision"]),
+            "mean": _plain(data["mean"], (int(data["n_features"]),), "mean"),
+            "moment": _plain(data["moment"], (int(data["n_features"]),) * 2, "moment"),
+        }
+        check_counts(state["n_samples"], state["weight"])
+        exact = state["precision"] == "double"
+        if state["method"] == "gram":
+            check_moment(state["moment"], state["mean"], state["weight"], state["center"], 1e-8 if exact else 1e-3)
+        new = cls(state["n_features"], state["center"], state["method"], state["precision"])
+        new._restore(state)
+        return new
+
+
+def check_counts(n_samples: int, weight: float) -> None:
+    """ValueError where no samples can have had this number and sum of weights."""
+    if n_samples < 0 or not np.isfinite(weight) or weight < 0 or (n_samples == 0) != (weight == 0):
+        raise ValueError(f"{n_samples} samples of weight {weight} cannot be")
+
+
+def check_moment(
+    moment: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], weight: float, center: bool, tolerance: float
+) -> None:
+    """ValueError where no samples can have had this sum Σ w x xᵀ (about the mean with `center`); O(n²), row by row.
+
+    What is tested is |m_ij| ≤ √(m_ii m_jj), and m_ii ≥ W E[x_i]² where the sum is not about the mean: what follows from
+    M being positive semidefinite and costs no decomposition.
+    """
+    diagonal = np.diagonal(moment)
+    if (diagonal < 0).any():
+        raise ValueError(f"moment has {diagonal.min()} on its diagonal, which is a sum of squares")
+    roots = np.sqrt(diagonal)
+    slack = tolerance * float(diagonal.max())
+    for i, row in enumerate(moment):
+        if np.any(np.abs(row - moment[:, i]) > slack):
+            raise ValueError(f"moment is not symmetric: see row {i}")
+        if np.any(np.abs(row) > roots[i] * roots * (1 + tolerance) + slack):
+            raise ValueError(f"moment has an entry in row {i} that is larger than its diagonal allows")
+    if not center and np.any(np.sqrt(weight) * np.abs(mean) > roots * (1 + tolerance) + np.sqrt(slack)):
+        raise ValueError("mean is larger than the sum of squares on the diagonal of moment allows")
 
 
 def _space_on(device: _device.Device, library: str) -> Space:
@@ -545,7 +605,7 @@ def _check_device(device: _device.Device) -> None:
     load("cpu").module.cuda_device_info(device.ordinal)
 
 
-def _article(name: str) -> str:
+def article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 

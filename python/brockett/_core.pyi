@@ -114,6 +114,10 @@ class Accumulator:
         """
     def __init__(self, n_features: typing.SupportsInt | typing.SupportsIndex, center: bool, method: str, precision: str, *, xp: typing.Any = None, device: typing.Any = None, stream: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
+    def clear(self) -> None:
+        """
+        Hold nothing again, in the same memory.
+        """
     def factor(self) -> typing.Any:
         """
         L with R = L L^T, of method qr.
@@ -177,6 +181,10 @@ class PatchAccumulator:
         """
     def __init__(self, in_channels: typing.SupportsInt | typing.SupportsIndex, kernel: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], stride: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], dilation: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], padding: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], groups: typing.SupportsInt | typing.SupportsIndex, circular: bool, center: bool, *, xp: typing.Any = None, device: typing.Any = None, stream: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         ...
+    def clear(self) -> None:
+        """
+        Hold nothing again, in the same memory.
+        """
     def group_state(self, group: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
         """
         One group, as Accumulator.from_state takes it.

@@ -25,6 +25,9 @@ class _Total:
     def merge(self, other: Any) -> None:
         self.total.merge(other.total)
 
+    def clear(self) -> None:
+        self.total.clear()
+
     def matrix(self, *group: int) -> Any:
         return _device.exporter(self.xp)(self.total.matrix(*group))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,11 +39,19 @@ def atomic_write(path: PathLike) -> Iterator[IO[bytes]]:
     ------
     file : binary file object
         A temporary file in the same folder, so that the final rename is atomic.
+
+    Raises
+    ------
+    OSError
+        It cannot be written. The error names `path`, not the temporary file.
     """
     import tempfile  # here, not above: half of the import time of brockett would be tempfile's and zipfile's
 
     target = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as error:
+        raise _of_path(error, path) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -54,31 +62,44 @@ def atomic_write(path: PathLike) -> Iterator[IO[bytes]]:
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        # A full disk gives no name at all, a rename that of the temporary file; other files' errors are left alone.
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, name):
+            raise _of_path(error, path) from error
         raise
 
 
-def save_npz(path: PathLike, arrays: Mapping[str, npt.ArrayLike]) -> None:
+def _of_path(error: OSError, path: PathLike) -> OSError:
+    return type(error)(error.errno, error.strerror, os.fspath(path))
+
+
+def save_npz(path: PathLike, arrays: Mapping[str, npt.ArrayLike] | Iterable[tuple[str, npt.ArrayLike]]) -> None:
     """Write named arrays to an uncompressed `.npz`, atomically.
 
     Parameters
     ----------
     path : path-like
         Written exactly as given; no suffix is added.
-    arrays : mapping of str to array_like
-        No object arrays.
+    arrays : mapping of str to array_like, or iterable of (str, array_like)
+        No object arrays. Of an iterable one array is held at a time.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
     """
     import zipfile
 
-    plain = {name: _plain(name, value) for name, value in arrays.items()}
+    pairs = arrays.items() if isinstance(arrays, Mapping) else arrays
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, value in plain.items():
+        for name, value in pairs:
             # A fixed date keeps equal contents equal files.
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            plain = _plain(name, value)
             with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, value, allow_pickle=False)
+                np.lib.format.write_array(member, plain, allow_pickle=False)
 
 
 def save_npy(path: PathLike, array: npt.ArrayLike) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _arrays, _files, _options
 from ._arrays import HOST, Operand, Space
-from ._autocorrelation import Autocorrelation, _plain, _sample_weights
+from ._autocorrelation import Autocorrelation, _plain, _sample_weights, check_counts, check_moment
 from ._engine import Engine
 from ._errors import BrockettError, FileFormatError, InvalidArgument
 
@@ -350,6 +351,9 @@ class PatchAutocorrelation(Autocorrelation):
         OSError
             The file cannot be written.
         """
+        _files.save_npz(path, self._record())
+
+    def _record(self) -> dict[str, npt.NDArray[Any]]:
         with self._lock:
             state = self._state()
             if state is None:
@@ -369,7 +373,7 @@ class PatchAutocorrelation(Autocorrelation):
                     "moment": np.zeros((g, n, n)),
                 }
         arrays = {name: np.asarray(state[name]) for name in _STATE}
-        _files.save_npz(path, {"format": np.array(_FORMAT), "axes": np.array(len(self._kernel_size)), **arrays})
+        return {"format": np.array(_FORMAT), "axes": np.array(len(self._kernel_size)), **arrays}
 
     @classmethod
     def load(cls, path: _files.PathLike) -> PatchAutocorrelation:  # type: ignore[override]
@@ -393,43 +397,64 @@ class PatchAutocorrelation(Autocorrelation):
         """
         data = _files.load_npz(path, ("format", "axes", *_STATE))
         try:
-            if str(data["format"]) != _FORMAT:
-                raise ValueError(f"its format is {str(data['format'])!r}, expected {_FORMAT!r}")
-            axes = int(data["axes"])
-            if axes not in (1, 2):
-                raise ValueError(f"kernels of {axes} axes")
-            plane = {name: tuple(int(i) for i in data[name]) for name in ("kernel", "stride", "dilation", "padding")}
-            if [len(values) for values in plane.values()] != [2, 2, 2, 4]:
-                raise ValueError("its numbers for each axis are not two")
-            pairs = (plane["padding"][:2], plane["padding"][2:])
-            new = cls(
-                int(data["in_channels"]),
-                plane["kernel"][2 - axes :],
-                plane["stride"][2 - axes :],
-                pairs[2 - axes :],
-                plane["dilation"][2 - axes :],
-                int(data["groups"]),
-                "circular" if bool(data["circular"]) else "zeros",
-                bool(data["center"]),
-            )
-            g, n = new._groups, new._n_features
-            state: dict[str, Any] = {
-                "in_channels": new._in_channels,
-                **plane,
-                "groups": g,
-                "circular": bool(data["circular"]),
-                "center": new._center,
-                "n_samples": int(data["n_samples"]),
-                "weight": float(data["weight"]),
-                "mean": _plain(data["mean"], (g, n), "mean"),
-                "moment": _plain(data["moment"], (g, n, n), "moment"),
-            }
-            if state["n_samples"] < 0 or not np.isfinite(state["weight"]) or state["weight"] < 0:
-                raise ValueError(f"{state['n_samples']} patches of weight {state['weight']} cannot be")
-            new._restore(state)
+            return cls._from_record(data)
         except (ValueError, TypeError, BrockettError) as error:
             raise FileFormatError(f"{path}: is not a patch accumulator saved by brockett ({error})") from error
+
+    @classmethod
+    def _from_record(cls, data: Mapping[str, npt.NDArray[Any]]) -> PatchAutocorrelation:
+        if str(data["format"]) != _FORMAT:
+            raise ValueError(f"its format is {str(data['format'])!r}, expected {_FORMAT!r}")
+        axes = _whole(data, "axes")
+        if axes not in (1, 2):
+            raise ValueError(f"kernels of {axes} axes")
+        sizes = {"kernel": 2, "stride": 2, "dilation": 2, "padding": 4}
+        plane = {name: _integers(data[name], (size,), name) for name, size in sizes.items()}
+        height = (*(plane[name][0] for name in ("kernel", "stride", "dilation")), *plane["padding"][:2])
+        if axes == 1 and height != (1, 1, 1, 0, 0):
+            raise ValueError(f"kernels of one axis have no height, but it is said to have {height}")
+        pairs = (plane["padding"][:2], plane["padding"][2:])
+        circular = bool(_whole(data, "circular", 1))
+        new = cls(
+            _whole(data, "in_channels"),
+            plane["kernel"][2 - axes :],
+            plane["stride"][2 - axes :],
+            pairs[2 - axes :],
+            plane["dilation"][2 - axes :],
+            _whole(data, "groups"),
+            "circular" if circular else "zeros",
+            bool(_whole(data, "center", 1)),
+        )
+        g, n = new._groups, new._n_features
+        state: dict[str, Any] = {
+            "in_channels": new._in_channels,
+            **plane,
+            "groups": g,
+            "circular": circular,
+            "center": new._center,
+            "n_samples": _whole(data, "n_samples"),
+            "weight": float(data["weight"]),
+            "mean": _plain(data["mean"], (g, n), "mean"),
+            "moment": _plain(data["moment"], (g, n, n), "moment"),
+        }
+        check_counts(state["n_samples"], state["weight"])
+        for moment, mean in zip(state["moment"], state["mean"], strict=True):
+            check_moment(moment, mean, state["weight"], new._center, 1e-8)
+        new._restore(state)
         return new
+
+
+def _integers(array: npt.NDArray[Any], shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    if array.shape != shape or array.dtype.kind not in "iub":
+        raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected {shape} and integers")
+    return tuple(int(value) for value in array.reshape(-1))
+
+
+def _whole(data: Mapping[str, npt.NDArray[Any]], name: str, most: int | None = None) -> int:
+    (value,) = _integers(data[name], (), name)
+    if most is not None and not 0 <= value <= most:
+        raise ValueError(f"{name} is {value}, expected 0 to {most}")
+    return value
 
 
 def _axes(argument: str, value: Any, axes: int | None, least: int) -> tuple[int, ...]:

@@ -231,18 +231,28 @@ class ClassProfiles:
             for i, name in enumerate(str(name) for name in data["layers"]):
                 counts = _plain(data[f"counts_{i}"], "iu", f"counts_{i}", 2)
                 sums = _plain(data[f"weights_{i}"], "f", f"weights_{i}", 2)
+                if name in new._counts:
+                    raise ValueError(f"layer {name!r} is there twice")
                 if counts.shape != sums.shape or len(counts) != new.n_classes or np.any(counts > n_inputs[:, None]):
                     raise ValueError(f"counts and weights of layer {name!r} do not fit")
+                if counts.shape[1] == 0:
+                    raise ValueError(f"layer {name!r} has no neurons")
+                if np.any(sums[counts == 0] != 0):
+                    raise ValueError(f"layer {name!r} has weights where no input was counted")
                 new._counts[name] = counts.astype(np.int64)
                 new._sums[name] = sums.astype(np.float64)
+            if new.n_inputs.any() and not new._counts:
+                raise ValueError("inputs were counted, but there is no layer")
         except (ValueError, TypeError, KeyError, BrockettError) as error:
             raise FileFormatError(f"{path}: is not a file of class profiles saved by brockett ({error})") from error
         return new
 
 
 def _plain(array: npt.NDArray[Any], kinds: str, name: str, ndim: int) -> npt.NDArray[Any]:
-    if array.ndim != ndim or array.dtype.kind not in kinds or (array.size and array.min() < 0 and kinds == "iu"):
+    if array.ndim != ndim or array.dtype.kind not in kinds:
         raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}")
+    if kinds == "iu" and array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
+        raise ValueError(f"{name} holds counts from {array.min()} to {array.max()}")
     if kinds == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or Inf")
     return array

@@ -495,6 +495,21 @@ TYPED_TEST(AutocorrelationTest, merging_with_itself_and_with_nothing) {
   }
 }
 
+TYPED_TEST(AutocorrelationTest, a_cleared_one_is_as_new) {
+  const HostMatrix<double> X = HostMatrix<double>::random(3, 10, 14), Y = HostMatrix<double>::random(3, 7, 15);
+  for (const auto& p : all_params()) {
+    SCOPED_TRACE(text(p));
+    Autocorrelation acc(this->context, 3, p), fresh(this->context, 3, p);
+    this->add(acc, X);
+    acc.clear();
+    EXPECT_EQ(acc.n_samples(), 0);
+    EXPECT_TRUE(same_bits(acc.state(), fresh.state()));
+    this->add(acc, Y);
+    this->add(fresh, Y);
+    EXPECT_TRUE(same_bits(acc.state(), fresh.state()));
+  }
+}
+
 TYPED_TEST(AutocorrelationTest, zero_data_and_one_feature) {
   for (const auto& p : all_params()) {
     SCOPED_TRACE(text(p));

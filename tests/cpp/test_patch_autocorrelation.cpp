@@ -224,6 +224,11 @@ TYPED_TEST(PatchAutocorrelationTest, merge_and_state_carry_everything) {
       EXPECT_LE(difference(this->to_host(group.matrix()), this->to_host(c.matrix(g))), 1e-15);
       EXPECT_EQ(group.n_samples(), c.n_samples());
     }
+    twice.clear();
+    EXPECT_EQ(twice.n_samples(), 0);
+    EXPECT_THROW(twice.matrix(), InvalidArgument);
+    this->add(twice, x);
+    EXPECT_LE(this->error(twice, {x}), 1e-13);
     PatchParams other = p;
     other.dilation = {1, 2};
     EXPECT_THROW(a.merge(PatchAutocorrelation(this->context, other)), InvalidArgument);

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import brockett as bk
-from brockett import _core
+from brockett import _collection, _core
 
 DeviceArray = _core.DeviceArray
 
@@ -97,6 +97,72 @@ def test_a_full_device_is_our_error_and_everything_goes_on(shim: Any, rng: np.ra
     sizes = [message for message in failures if re.search(r"\d+ bytes", message)]
     assert len(sizes) >= 5, failures  # others are streams and handles
     assert work().cost == pytest.approx(expected.cost, rel=1e-10)
+
+
+def test_layers_on_two_devices_are_staged_each_on_its_own(shim: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    """What `collect` does with the layers of a model that is spread over devices; torch itself knows none here."""
+    X = {"a": rng.normal(size=(30, 4)), "b": rng.normal(size=(30, 6)), "host": rng.normal(size=(30, 3))}
+    images = rng.normal(size=(4, 2, 5, 5))
+    place = {"a": 0, "b": 1}
+
+    def samples(name: str, rows: Any) -> Any:
+        return DeviceArray.from_host(rows, place[name]) if name in place else rows
+
+    def fresh() -> bk.Collection:
+        totals = {name: bk.Autocorrelation(rows.shape[1], center=True) for name, rows in X.items()}
+        return bk.Collection({**totals, "conv": bk.PatchAutocorrelation(2, 3, center=True)})
+
+    def add(found: Any, rows: slice, pictures: slice, bad: bool = False) -> None:
+        staged = _collection.Staged(found)
+        for name in X:
+            staged.add(name, samples(name, X[name][rows]))
+        staged.add("conv", DeviceArray.from_host(images[pictures], 1))
+        if bad:
+            staged.add("b", samples("b", np.full((1, 6), np.inf)))
+        staged.commit()
+
+    def check(found: Any, n: int) -> None:
+        for name, rows in X.items():
+            mean = rows[:n].mean(axis=0)
+            R = found[name].matrix()
+            R = R if isinstance(R, np.ndarray) else R.to_host()
+            assert pytest.approx((rows[:n] - mean).T @ (rows[:n] - mean) / n, rel=1e-9, abs=1e-12) == R
+            assert found[name].n_samples == n
+
+    found = fresh()
+    add(found, slice(0, 10), slice(0, 1))
+    with pytest.raises(bk.NonFinite):
+        add(found, slice(10, 20), slice(1, 2), bad=True)
+    check(found, 10)
+    assert (found["a"].matrix().device, found["b"].matrix().device) == (0, 1)
+    # Out of memory in the middle of a batch or of its commit, on either device: all or nothing.
+    failures = 0
+    for k in range(1, 200):
+        shim.brockett_shim_fail_allocation(k)
+        try:
+            add(found, slice(10, 20), slice(1, 2))
+        except bk.OutOfMemory:
+            failures += 1
+            shim.brockett_shim_fail_allocation(0)
+            check(found, 10)
+        else:
+            shim.brockett_shim_fail_allocation(0)
+            break
+    assert failures > 5
+    check(found, 20)
+    # From a file it lies in host memory, and goes back to the devices with the next batch.
+    found.save(tmp_path / "r.npz")
+    again = bk.Collection.load(tmp_path / "r.npz")
+    add(again, slice(20, 30), slice(2, 4))
+    check(again, 30)
+    assert (again["a"].matrix().device, again["b"].matrix().device) == (0, 1)
+    assert again["conv"].n_samples == 4 * 9
+    # Samples that come from elsewhere than before are an error that names the layer.
+    place["b"] = 0
+    with pytest.raises(bk.InvalidType, match=r"layer 'b': what was collected before .*cuda:1.*accumulate_on="):
+        add(again, slice(0, 5), slice(0, 1))
+    place["b"] = 1
+    check(again, 30)
 
 
 def test_what_does_not_converge_names_its_size(shim: Any, rng: np.random.Generator) -> None:

@@ -444,7 +444,7 @@ def test_progress(network, capsys, monkeypatch):
     capsys.readouterr()
     monkeypatch.setitem(sys.modules, "rich.console", None)
     bk.analyze(network, progress=True)
-    assert "layers: 5 of 5\n" in capsys.readouterr().err
+    assert "layers: 5 of 5 in 0:0" in capsys.readouterr().err
     with pytest.raises(bk.InvalidType, match="progress: expected True or False"):
         bk.analyze(network, progress="yes")
     with _progress.progress("x", 1, False) as advance:

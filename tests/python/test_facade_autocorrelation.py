@@ -433,3 +433,24 @@ def test_threads_may_share_one(engine: str, rng: np.random.Generator) -> None:
         worker.join()
     np.testing.assert_allclose(acc.matrix(), reference(X)[0], atol=1e-13)
     assert acc.n_samples == other.n_samples == 400
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("method", ["gram", "qr"])
+def test_cleared_sums_are_as_new(engine: str, rng: np.random.Generator, method: str, center: bool) -> None:
+    """What `collect` keeps a batch in, time and again."""
+    X = rng.normal(size=(20, 3))
+    patches = bk.PatchAutocorrelation(1, (3,), center=center)
+    for acc, shaped in ((bk.Autocorrelation(3, center, method), X), (patches, X[:, None, :])):
+        acc.update(1e100 * shaped)
+        acc._clear()
+        assert (acc.n_samples, acc.weight) == (0, 0)
+        with pytest.raises(bk.InvalidArgument, match="no samples"):
+            acc.matrix()
+        with pytest.raises(bk.InvalidArgument, match="X"):  # alone they are too small to square
+            acc.update(1e-170 * shaped)
+        acc.update(shaped + 1)
+        mean = (X + 1).mean(axis=0)
+        Z = X + 1 - mean if center else X + 1
+        np.testing.assert_allclose(acc.matrix(), Z.T @ Z / 20, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(acc.mean(), mean, rtol=1e-12)

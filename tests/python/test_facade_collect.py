@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import sys
 from typing import Any
 
@@ -210,11 +211,17 @@ def test_progress(net: Any, x: Any, capsys: pytest.CaptureFixture[str], monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "__import__", without_rich)
         bk.collect(net, [x, x], progress=True)
-    assert capsys.readouterr().err == "\rcollecting: batch 1 of 2\rcollecting: batch 2 of 2\n"
+        bk.collect(net, iter([x]), progress=True)
+    known, unknown = re.split(r"(?<=\n)(?=inputs)", capsys.readouterr().err)
+    note = r"inputs of 2 layers: sums of 272 bytes, 544 bytes on cpu( \(.* available\))? while they run\n"
+    assert re.fullmatch(note + r"\rcollecting: 1 of 2, 0:\d\d left\rcollecting: 2 of 2 in 0:\d\d *\n", known)
+    assert re.fullmatch(note + r"\rcollecting: 1 in 0:\d\d\n", unknown)
     pytest.importorskip("rich")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     bk.collect(net, iter([x, x]), progress=True)
-    assert "collecting" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "collecting" in said
+    assert "sums of 272 bytes" in said
     with pytest.raises(bk.InvalidType, match="progress"):
         bk.collect(net, [x], progress="yes")  # type: ignore[arg-type]
     assert hooks(net) == 0

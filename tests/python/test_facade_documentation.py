@@ -19,6 +19,7 @@ MODULES = [
     "brockett._analyze",
     "brockett._autocorrelation",
     "brockett._collect",
+    "brockett._collection",
     "brockett._descramble",
     "brockett._engine",
     "brockett._errors",
@@ -67,7 +68,7 @@ def functions() -> Iterator[tuple[str, Any]]:
                 for method, member in inspect.getmembers(value):
                     if (
                         not method.startswith("_")
-                        and inspect.isroutine(member)
+                        and inspect.isfunction(getattr(member, "__func__", member))  # none of dict's own
                         and member.__qualname__.startswith((name, "Graph"))
                     ):
                         yield f"{prefix}{name}.{method}", member

@@ -158,14 +158,24 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fail)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(OSError, match="No space") as caught:
                 acc.save(path)
+        assert caught.value.filename == str(path)
         assert path.read_bytes() == before
         assert [f.name for f in tmp_path.iterdir()] == ["r.npz"]
     acc.save(path)
     assert bk.Autocorrelation.load(path).n_samples == 2
-    with pytest.raises(OSError):
-        acc.save(tmp_path / "missing" / "r.npz")
+    (tmp_path / "folder").mkdir()
+    for target, kind in ((tmp_path / "missing" / "r.npz", FileNotFoundError), (tmp_path / "folder", IsADirectoryError)):
+        for save in (acc.save, bk.Descrambling.save.__get__(bk.descramble(np.eye(2)))):
+            with pytest.raises(kind) as caught:
+                save(target)
+            assert caught.value.filename == str(target), "and not the temporary file beside it"
+            assert caught.value.filename2 is None
+    with pytest.raises(FileNotFoundError) as caught, _files.atomic_write(path):
+        (tmp_path / "other").read_bytes()
+    assert caught.value.filename == str(tmp_path / "other"), "other errors within are left alone"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "r.npz"]
 
 
 def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
@@ -211,6 +221,12 @@ def saved(tmp_path: Path) -> dict[str, Any]:
         ("moment", np.ones((3, 2))),
         ("moment", np.full((3, 3), np.nan)),
         ("moment", np.ones((3, 3), complex)),
+        ("moment", np.diag([4.0, -4.0, 4.0])),
+        ("moment", np.triu(np.full((3, 3), 4.0))),
+        ("moment", np.array([[4.0, 9, 0], [9, 4, 0], [0, 0, 4]])),  # |m_ij|² > m_ii m_jj
+        ("mean", np.full(3, 2.0)),  # E[x]² > E[x²]
+        ("n_samples", 0),
+        ("weight", 0.0),
         ("n_samples", np.ones(2)),
         ("weight", None),
     ],

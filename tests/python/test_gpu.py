@@ -122,6 +122,28 @@ def test_collect_on_the_device(torch: Any) -> None:
     assert layer.cost == pytest.approx(layer.optimum, rel=1e-4)
 
 
+def test_collect_sums_where_it_is_told_to(torch: Any, tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    net = net.cuda()
+    batches = [torch.randn(2, 9, 5, device="cuda") for _ in range(4)]
+    there = bk.collect(net, batches[:2], checkpoint=tmp_path / "r.npz", progress=False)
+    assert {str(acc.matrix().device) for acc in there.values()} == {"cuda:0"}
+    assert set(bk.collect_plan(net).working_bytes) == {"cuda:0"}
+    there = bk.collect(net, batches, checkpoint=tmp_path / "r.npz", progress=False)
+    here = bk.collect(net, batches, accumulate_on="cpu", progress=False)
+    for name, acc in here.items():
+        assert str(acc.matrix().device) == "cpu"
+        assert acc.n_samples == there[name].n_samples == 72
+        assert torch.allclose(there[name].matrix().cpu(), acc.matrix(), rtol=1e-10, atol=1e-12)
+    with pytest.raises(bk.InvalidType, match="what was collected before"):
+        bk.collect(net, batches, into=here, progress=False)
+    assert {acc.n_samples for acc in here.values()} == {72}
+    x = torch.cat(batches)
+    with torch.no_grad():
+        y = net[0](x).double().reshape(-1, 8)
+    assert torch.allclose(there["1.self_attn.query"].matrix(), y.T @ y / 72, rtol=1e-5, atol=1e-6)
+
+
 def test_large_matrices(torch: Any) -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     W = torch.randn(1024, 700, device="cuda", generator=generator)

@@ -254,7 +254,13 @@ def test_profiles_come_back_from_a_file(rng, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "profiles"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "format", "shape", "negative", "nan", "missing", "more", "floats"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut", "format", "shape", "negative", "nan", "missing", "more", "floats", "twice", "no neurons", "no counts",
+        "negative inputs", "wrapped inputs", "no layers", "names",
+    ],
+)  # fmt: skip
 def test_damaged_files_are_refused(rng, tmp_path, damage):
     profiles = ClassProfiles(2)
     profiles.update(batch(rng, 6), rng.integers(0, 2, 6))
@@ -279,6 +285,20 @@ def test_damaged_files_are_refused(rng, tmp_path, damage):
                 arrays["counts_0"][0, 0] = 100  # than there were inputs
             case "floats":
                 arrays["counts_0"] = arrays["counts_0"].astype(float)
+            case "twice":
+                arrays["layers"] = np.array(["a", "a"])
+            case "no neurons":
+                arrays["counts_0"], arrays["weights_0"] = arrays["counts_0"][:, :0], arrays["weights_0"][:, :0]
+            case "no counts":  # but weights of them
+                arrays["counts_0"] = np.zeros_like(arrays["counts_0"])
+            case "negative inputs":
+                arrays["n_inputs"] = -arrays["n_inputs"]
+            case "wrapped inputs":
+                arrays["n_inputs"] = np.full(2, 2**64 - 1, dtype=np.uint64)
+            case "no layers":
+                arrays["layers"] = np.array([], dtype=np.str_)
+            case "names":
+                arrays["class_names"] = np.array(["x", "x"])
         np.savez(path, **arrays)
     with pytest.raises(bk.FileFormatError, match=r"p\.npz"):
         ClassProfiles.load(path)

@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,40 @@ def test_bad_images_are_named_and_change_nothing(engine: str, rng: np.random.Gen
         acc.factor()
 
 
+def impossible(good: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Fields that were edited to what no images can have left."""
+    moment = good["moment"]
+    skew, large, outside = moment.copy(), moment.copy(), good["mean"].copy()
+    skew[0, 0, 1] += 0.1 * moment.max()
+    large[0, 1, 2] = large[0, 2, 1] = 2 * moment.max()
+    outside[0, 2] = 100 * np.sqrt(moment.max())
+    yield from (("moment", skew), ("moment", large), ("mean", outside))
+    yield from (("n_samples", np.array(0)), ("weight", np.array(0.0)), ("n_samples", np.array(2.5)))
+    yield from (("kernel", np.array([2, 3])), ("kernel", np.array([2])), ("kernel", np.array([2.5, 2.0])))
+    yield from (("stride", np.array([0, 1])), ("dilation", np.array([1, -1])), ("padding", np.array([0, 0, -1, 0])))
+    yield from (("in_channels", np.array(0)), ("groups", np.array([1, 1])), ("circular", np.array(3)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kernel", [2, 3]),
+        ("stride", [2, 1]),
+        ("dilation", [2, 1]),
+        ("padding", [1, 0, 0, 0]),
+        ("padding", [0, 1, 0, 0]),
+    ],
+)
+def test_sequences_have_no_height(tmp_path: Path, field: str, value: list[int]) -> None:
+    acc = bk.PatchAutocorrelation(2, (3,))
+    acc.update(np.arange(10.0).reshape(1, 2, 5))
+    acc.save(tmp_path / "r.npz")
+    good = dict(np.load(tmp_path / "r.npz"))
+    np.savez(tmp_path / "r.npz", **{**good, field: np.array(value)})
+    with pytest.raises(bk.FileFormatError, match="no height"):
+        bk.PatchAutocorrelation.load(tmp_path / "r.npz")
+
+
 def test_damaged_files(tmp_path: Path, rng: np.random.Generator) -> None:
     acc = bk.PatchAutocorrelation(1, 2)
     acc.update(rng.normal(size=(1, 1, 3, 3)))
@@ -400,9 +435,10 @@ def test_damaged_files(tmp_path: Path, rng: np.random.Generator) -> None:
         ("weight", np.array(np.inf)),
         ("axes", np.array(3)),
         ("format", np.array("other/1")),
+        *impossible(good),
     ):
         np.savez(path, **{**good, name: value})
-        with pytest.raises(bk.FileFormatError):
+        with pytest.raises(bk.FileFormatError, match=r"r\.npz: is not a patch accumulator"):
             bk.PatchAutocorrelation.load(path)
     path.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(bk.FileFormatError):

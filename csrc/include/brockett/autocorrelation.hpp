@@ -71,6 +71,8 @@ class BROCKETT_EXPORT Autocorrelation {
   void update_from_host(const SampleView& x, const double* weights = nullptr);
   /// Add what another accumulator of the same n_features and params holds.
   void merge(const Autocorrelation& other);
+  /// Hold nothing again, in the same memory: for sums that are taken over and over.
+  void clear();
 
   /// R, (n_features, n_features), symmetric. InvalidArgument when nothing was accumulated.
   Array<double> matrix() const;

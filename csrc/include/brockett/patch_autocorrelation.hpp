@@ -71,6 +71,8 @@ class BROCKETT_EXPORT PatchAutocorrelation {
   void update(const ImageView& x, const double* weights = nullptr);
   /// Add what another accumulator of the same params holds.
   void merge(const PatchAutocorrelation& other);
+  /// Hold nothing again, in the same memory.
+  void clear();
 
   /// R of one group, (n, n), symmetric. InvalidArgument when nothing was accumulated.
   Array<double> matrix(index_t group = 0) const;

@@ -226,6 +226,11 @@ class Accumulator:
         self._commit(total, "other")
         self._largest = max(self._largest, other._largest)
 
+    def clear(self) -> None:
+        """Hold nothing again."""
+        zeros = self._xp.zeros((self._n, self._n), dtype=self._xp.float64, device=self._device)
+        self._total, self._largest = Moments(zeros, zeros[0, :], 0.0, 0), 0.0
+
     # --- results ------------------------------------------------------------------------------------------------------
 
     def matrix(self) -> Array:

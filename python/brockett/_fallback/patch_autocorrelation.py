@@ -246,6 +246,10 @@ class PatchAccumulator:
         self._commit(totals, "other")
         self._largest = max(self._largest, other._largest)
 
+    def clear(self) -> None:
+        """Hold nothing again."""
+        self._totals, self._largest = [], 0.0
+
     # --- results ------------------------------------------------------------------------------------------------------
 
     def matrix(self, group: int) -> Array:
