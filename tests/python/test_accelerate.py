@@ -1,0 +1,622 @@
+"""`accelerate` on NumPy and SciPy: the caller's contract against the originals, and when it is switched on at all."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+
+import brockett as bk
+from brockett import _accelerate_names, _accelerate_scope
+
+EPS32 = 2.0**-23
+SHAPES = [(40, 40), (90, 30), (30, 90)]
+
+
+def spectrum(m: int, n: int, s: Any, seed: int = 0) -> np.ndarray:
+    """A matrix with these singular values."""
+    rng = np.random.default_rng(seed)
+    k = min(m, n)
+    U, V = (np.linalg.qr(rng.standard_normal((rows, k)))[0] for rows in (m, n))
+    return (U * s) @ V.T
+
+
+def symmetric(n: int, seed: int = 0) -> np.ndarray:
+    X = np.random.default_rng(seed).standard_normal((n, n))
+    return (X + X.T) / 2
+
+
+def same_vectors(first: Any, other: Any, tolerance: float) -> None:
+    """Columns equal up to their signs."""
+    overlap = np.abs(np.sum(np.asarray(first, float) * np.asarray(other, float), axis=-2))
+    np.testing.assert_allclose(overlap, 1, atol=tolerance)
+
+
+@pytest.fixture(autouse=True)
+def _originals_come_back() -> Iterator[None]:
+    """Every test leaves every name as it found it."""
+    names = [
+        (np.linalg, "svd"), (np.linalg, "eigh"), (np.linalg, "eigvalsh"), (np.linalg._linalg, "svd"),
+        (scipy.linalg, "svd"), (scipy.linalg, "eigh"), (scipy.sparse.linalg, "svds"),
+        (sys.modules["scipy.linalg._decomp_svd"], "svd"),
+    ]  # fmt: skip
+    before = [getattr(module, name) for module, name in names]
+    yield
+    assert [getattr(module, name) for module, name in names] == before
+    assert not _accelerate_names._bound
+    assert _accelerate_scope.current() is None
+
+
+# --- singular values and vectors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 40, 20), (2, 3, 20, 40)], ids=str)
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+def test_numpy_values(engine: str, shape: tuple[int, ...], order: str) -> None:
+    rng = np.random.default_rng(1)
+    A = rng.standard_normal(shape).astype(np.float32)
+    A[..., np.arange(min(shape[-2:])), np.arange(min(shape[-2:]))] += 30  # far from singular
+    A = np.asfortranarray(A) if order == "F" else np.repeat(A, 2, axis=-1)[..., ::2] if order == "strided" else A
+    kept, expected = A.copy(), np.linalg.svd(A, compute_uv=False)
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+        s = np.linalg.svd(A, compute_uv=False)
+        through = np.linalg.svdvals(A) if hasattr(np.linalg, "svdvals") else s
+    assert (report.taken, report.left) == (2, 0), str(report)
+    assert s.dtype == expected.dtype == np.float32
+    assert s.shape == expected.shape
+    # both are the exact values, rounded: each to a unit in its own last place
+    np.testing.assert_allclose(s, expected, rtol=2 * EPS32, atol=0)
+    np.testing.assert_array_equal(through, s)
+    np.testing.assert_array_equal(A, kept)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 40, 20)], ids=str)
+def test_numpy_vectors(engine: str, shape: tuple[int, ...]) -> None:
+    k = min(shape[-2:])
+    lead = int(np.prod(shape[:-2]))
+    A = np.stack([spectrum(*shape[-2:], np.linspace(3, 1, k), seed) for seed in range(lead)])
+    A = A.reshape(shape).astype(np.float32)
+    expected = np.linalg.svd(A, full_matrices=False)
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+        found = np.linalg.svd(A, full_matrices=False)
+    assert report.taken == 1, str(report)
+    assert type(found) is type(expected)
+    for name in ("U", "S", "Vh"):
+        mine, original = getattr(found, name), getattr(expected, name)
+        assert (mine.shape, mine.dtype, mine.flags.c_contiguous) == (original.shape, original.dtype, True)
+    np.testing.assert_allclose(found.S, expected.S, rtol=2 * EPS32)
+    same_vectors(found.U, expected.U, 1e-5)
+    same_vectors(np.swapaxes(found.Vh, -1, -2), np.swapaxes(expected.Vh, -1, -2), 1e-5)
+    # as accurate as float64 rounded to float32, which is what NumPy computes
+    exact = A.astype(float)
+    for U, s, Vh in (expected, found):
+        U, s, Vh = (part.astype(float) for part in (U, s, Vh))
+        assert np.abs((U * s[..., None, :]) @ Vh - exact).max() < 1e-6
+        assert np.abs(np.swapaxes(U, -1, -2) @ U - np.eye(k)).max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("compute_uv", [True, False])
+@pytest.mark.parametrize("flags", [{}, {"overwrite_a": True}, {"check_finite": False}], ids=str)
+def test_scipy_svd(engine: str, shape: tuple[int, int], compute_uv: bool, flags: dict[str, Any]) -> None:
+    A = spectrum(*shape, np.linspace(3, 1, min(shape))).astype(np.float32)
+    expected = scipy.linalg.svd(A, full_matrices=False, compute_uv=compute_uv)
+    with bk.accelerate(only=["scipy"], min_size=1, report=True) as report:
+        found = scipy.linalg.svd(A.copy(), full_matrices=False, compute_uv=compute_uv, **flags)
+        values = scipy.linalg.svdvals(A)
+    assert (report.taken, report.left) == (2, 0), str(report)
+    assert type(found) is type(expected)
+    s, exact = (found[1], expected[1]) if compute_uv else (found, expected)
+    assert s.dtype == np.float32
+    np.testing.assert_allclose(s, exact, atol=20 * EPS32 * exact[0])
+    np.testing.assert_allclose(values, exact, atol=20 * EPS32 * exact[0])
+    if compute_uv:
+        assert all(part.dtype == np.float32 for part in found)
+        same_vectors(found[0], expected[0], 1e-5)
+        np.testing.assert_allclose((found[0] * s) @ found[2], A, atol=2e-6)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 7, 29])
+def test_rank_decisions_stay_right(engine: str, rank: int) -> None:
+    """Zeros, and small values, are never noise of the Gram matrix: the original runs where it cannot tell."""
+    s = np.where(np.arange(30) < rank, np.linspace(2, 1, 30), 0.0)
+    A = spectrum(60, 30, s).astype(np.float32)
+    tiny = spectrum(60, 30, np.r_[np.linspace(2, 1, 29), 1e-5]).astype(np.float32)
+    ranks, pinv = [np.linalg.matrix_rank(A), np.linalg.matrix_rank(tiny)], np.linalg.pinv(tiny)
+    values, cond = np.linalg.svd(tiny, compute_uv=False), np.linalg.cond(tiny)
+    double = np.linalg.matrix_rank(A.astype(float))
+    for tol in (1e-9, 1e-6):
+        with bk.accelerate(only=["numpy"], min_size=1, tol=tol):
+            assert np.linalg.matrix_rank(A) == ranks[0]
+            assert np.linalg.matrix_rank(A.astype(float)) == double
+    with bk.accelerate(only=["numpy", "scipy"], min_size=1):
+        assert [np.linalg.matrix_rank(A), np.linalg.matrix_rank(tiny)] == ranks
+        np.testing.assert_array_equal(np.linalg.pinv(tiny), pinv)
+        np.testing.assert_array_equal(np.linalg.svd(tiny, compute_uv=False), values)
+        assert np.linalg.cond(tiny) == cond
+        found = scipy.linalg.svdvals(tiny)  # computed in float32 by SciPy: to eps s₁
+        assert np.abs(found - values).max() <= 4 * EPS32 * values[0]
+        assert np.linalg.norm(A, 2) == pytest.approx(s.max(), rel=1e-6)
+
+
+def test_tol_lets_float64_through_the_gram_matrix(engine: str) -> None:
+    A = spectrum(90, 40, np.linspace(2, 1, 40))
+    exact = np.linalg.svd(A, compute_uv=False)
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+        np.testing.assert_array_equal(np.linalg.svd(A, compute_uv=False), exact)
+    assert (report.taken, report.left) == (0, 1)
+    with bk.accelerate(only=["numpy"], min_size=1, tol=1e-9, report=True) as report:
+        np.testing.assert_allclose(np.linalg.svd(A, compute_uv=False), exact, atol=1e-9)
+        small = spectrum(90, 40, np.r_[np.linspace(2, 1, 39), 1e-7])
+        assert np.linalg.svd(small, compute_uv=False)[-1] == pytest.approx(1e-7, rel=1e-6)
+    assert (report.taken, report.left) == (1, 1)
+    assert report.functions()["numpy.linalg.svd"]["reasons"] == {"small singular values": 1}
+
+
+# --- symmetric matrices -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("uplo", ["L", "U"])
+def test_eigh(engine: str, dtype: Any, uplo: str) -> None:
+    S = symmetric(33).astype(dtype)
+    other = np.triu_indices(33, 1) if uplo == "L" else np.tril_indices(33, -1)
+    S[other] = 77  # not read
+    batch = np.stack([S, 2 * S])
+    expected = np.linalg.eigh(batch, uplo), np.linalg.eigvalsh(batch, uplo), scipy.linalg.eigh(S, lower=uplo == "L")
+    with bk.accelerate(only=["numpy", "scipy"], min_size=1, report=True) as report:
+        found = np.linalg.eigh(batch, uplo), np.linalg.eigvalsh(batch, uplo), scipy.linalg.eigh(S, lower=uplo == "L")
+        values = scipy.linalg.eigvalsh(S, lower=uplo == "L"), scipy.linalg.eigh(S, lower=uplo == "L", eigvals_only=True)
+    assert (report.taken, report.left) == (5, 0), str(report)
+    assert type(found[0]) is type(expected[0])
+    atol = 40 * np.finfo(dtype).eps * 20
+    np.testing.assert_allclose(found[1], expected[1], atol=2 * atol)
+    for (w, V), (exact, vectors) in ((found[0], expected[0]), (found[2], expected[2])):
+        assert (w.dtype, V.dtype, V.shape) == (exact.dtype, vectors.dtype, vectors.shape)
+        np.testing.assert_allclose(w, exact, atol=2 * atol)
+        same_vectors(V, vectors, 1e-3 if dtype is np.float32 else 1e-10)
+    for w in values:
+        np.testing.assert_allclose(w, expected[2][0], atol=atol)
+
+
+# --- svds -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "coo", "operator"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("vectors", [True, False, "u", "vh"])
+def test_svds(engine: str, kind: str, dtype: Any, vectors: Any) -> None:
+    A = spectrum(120, 80, 0.9 ** np.arange(80)).astype(dtype)
+    if kind != "dense":
+        A = np.where(np.abs(A) > np.quantile(np.abs(A), 0.7), A, 0).astype(dtype)
+    exact = np.linalg.svd(A.astype(float))
+    given = {
+        "dense": lambda: A,
+        "csr": lambda: scipy.sparse.csr_array(A),
+        "coo": lambda: scipy.sparse.coo_matrix(A),
+        "operator": lambda: scipy.sparse.linalg.aslinearoperator(A),
+    }[kind]()
+    original = scipy.sparse.linalg.svds(given, 5, return_singular_vectors=vectors, rng=0)
+    with bk.accelerate(only=["scipy"], min_size=1, report=True) as report:
+        found = scipy.sparse.linalg.svds(given, 5, return_singular_vectors=vectors, rng=0)
+    assert report.functions()["scipy.sparse.linalg.svds"]["taken"] == 1, str(report)
+    s = found if vectors is False else found[1]
+    assert s.dtype == (original if vectors is False else original[1]).dtype == dtype
+    tolerance = 1e-6 if dtype is np.float32 else 1e-12
+    np.testing.assert_allclose(s, exact[1][4::-1], rtol=tolerance)  # ascending, as ARPACK's are
+    if vectors is False:
+        return
+    for mine, theirs, reference in ((found[0], original[0], exact[0][:, 4::-1]), (found[2], original[2], exact[2][4::-1])):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            assert mine.shape == theirs.shape
+            assert mine.dtype == theirs.dtype
+            assert all(stride > 0 for stride in mine.strides)
+            columns = (mine, reference) if mine.shape[0] == 120 else (mine.T, reference.T)
+            same_vectors(*columns, 1e-4 if dtype is np.float32 else 1e-10)
+
+
+def test_svds_leaves_generators_as_the_original_does() -> None:
+    A = spectrum(60, 40, 0.8 ** np.arange(40))
+    first, other = np.random.default_rng(3), np.random.default_rng(3)
+    scipy.sparse.linalg.svds(A, 3, rng=first)
+    with bk.accelerate(only=["scipy"], min_size=1, report=True) as report:
+        scipy.sparse.linalg.svds(A, 3, rng=other)
+        scipy.sparse.linalg.svds(A, 3, v0=np.ones(40), tol=1e-3, solver="arpack", which="LM")
+    assert report.functions()["scipy.sparse.linalg.svds"]["taken"] == 2
+    assert first.random() == other.random()
+
+
+# --- what goes to the original ----------------------------------------------------------------------------------------
+
+
+class Tagged(np.ndarray):
+    """An array subclass of somebody's own."""
+
+
+S32 = symmetric(12).astype(np.float32)
+LEFT = {
+    "numpy list": lambda: np.linalg.svd([[1.0, 2.0], [3.0, 4.0]]),
+    "numpy integers": lambda: np.linalg.svd(np.arange(12).reshape(3, 4), compute_uv=False),
+    "numpy complex": lambda: np.linalg.svd(S32 + 1j),
+    "numpy float64": lambda: np.linalg.svd(S32.astype(float)),
+    "numpy hermitian": lambda: np.linalg.svd(S32, hermitian=True, compute_uv=False),
+    "numpy full matrices": lambda: np.linalg.svd(S32[:4] + np.eye(12, dtype=np.float32)[:4] * 9),
+    "numpy empty": lambda: np.linalg.svd(np.zeros((0, 3), np.float32)),
+    "numpy matrix": lambda: np.linalg.svd(np.matrix(S32)),
+    "numpy masked": lambda: np.linalg.svd(np.ma.masked_array(S32), compute_uv=False),
+    "numpy subclass": lambda: np.linalg.eigh(S32.view(Tagged)),
+    "numpy big-endian": lambda: np.linalg.svd(S32.astype(">f4"), compute_uv=False),
+    "numpy lowercase uplo": lambda: np.linalg.eigvalsh(S32, "u"),
+    "scipy gesvd": lambda: scipy.linalg.svd(S32, lapack_driver="gesvd"),
+    "scipy batch": lambda: scipy.linalg.svd(np.stack([S32, S32])),
+    "scipy complex": lambda: scipy.linalg.eigh(S32 + 0j),
+    "scipy subset": lambda: scipy.linalg.eigh(S32, subset_by_index=[0, 2]),
+    "scipy values subset": lambda: scipy.linalg.eigvalsh(S32, subset_by_value=[0, 2]),
+    "scipy generalized": lambda: scipy.linalg.eigh(S32, np.eye(12)),
+    "scipy driver": lambda: scipy.linalg.eigh(S32, driver="ev"),
+    "svds smallest": lambda: scipy.sparse.linalg.svds(S32, 2, which="SM", return_singular_vectors=False, rng=0),
+    "svds lobpcg": lambda: scipy.sparse.linalg.svds(S32.astype(float), 2, solver="lobpcg", rng=0)[1],
+    "svds complex": lambda: scipy.sparse.linalg.svds(S32 + 1j, 2, return_singular_vectors=False, rng=0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("call", LEFT.values(), ids=LEFT)
+def test_left_to_the_original(call: Any) -> None:
+    expected = call()
+    with bk.accelerate(only=["numpy", "scipy"], min_size=1, report=True) as report:
+        found = call()
+    assert report.left >= 1
+    assert type(found) is type(expected)
+    pairs = zip(found, expected, strict=True) if isinstance(found, tuple | list) else [(found, expected)]
+    for mine, theirs in pairs:
+        assert type(mine) is type(theirs)
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+ERRORS = {
+    "numpy vector": lambda: np.linalg.svd(np.ones(3, np.float32)),
+    "numpy nan": lambda: np.linalg.svd(np.full((9, 9), np.nan, np.float32)),
+    "numpy not square": lambda: np.linalg.eigh(np.ones((3, 4))),
+    "numpy uplo": lambda: np.linalg.eigh(S32, "X"),
+    "numpy unknown keyword": lambda: np.linalg.svd(S32, compute=True),
+    "numpy no argument": lambda: np.linalg.svd(),
+    "numpy half": lambda: np.linalg.svd(S32.astype(np.float16)),
+    "numpy extended": lambda: np.linalg.svd(S32.astype(np.longdouble)),
+    "scipy nan": lambda: scipy.linalg.svd(np.full((9, 9), np.nan, np.float32)),
+    "scipy eigh nan": lambda: scipy.linalg.eigh(np.full((9, 9), np.nan)),
+    "scipy eigh nan in the other triangle": lambda: scipy.linalg.eigh(S32 + np.triu(np.full((12, 12), np.nan), 1)),
+    "scipy driver": lambda: scipy.linalg.svd(S32, lapack_driver="fast"),
+    "scipy not square": lambda: scipy.linalg.eigh(np.ones((3, 4))),
+    "svds k": lambda: scipy.sparse.linalg.svds(S32, 12),
+    "svds v0": lambda: scipy.sparse.linalg.svds(S32, 2, v0=np.ones(5)),
+    "svds integers": lambda: scipy.sparse.linalg.svds("words", 2),
+    "svds which": lambda: scipy.sparse.linalg.svds(S32, 2, which="XX"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("call", ERRORS.values(), ids=ERRORS)
+def test_errors_are_the_original_s(call: Any) -> None:
+    with pytest.raises(Exception) as expected:  # noqa: PT011, B017
+        call()
+    with bk.accelerate(only=["numpy", "scipy"], min_size=1), pytest.raises(Exception) as found:  # noqa: PT011, B017
+        call()
+    assert type(found.value) is type(expected.value)
+    assert str(found.value) == str(expected.value)
+    assert not isinstance(found.value, bk.BrockettError)
+
+
+def test_an_operator_s_own_error_passes() -> None:
+    def broken(_: Any) -> Any:
+        raise ZeroDivisionError("mine")
+
+    A = scipy.sparse.linalg.LinearOperator((30, 20), matvec=broken, rmatvec=broken, dtype=np.float64)
+    with bk.accelerate(only=["scipy"], min_size=1), pytest.raises(ZeroDivisionError, match="mine"):
+        scipy.sparse.linalg.svds(A, 2)
+
+
+def test_small_matrices_run_as_they_did() -> None:
+    A = np.eye(8, dtype=np.float32)
+    with bk.accelerate(only=["numpy", "scipy"], report=True) as report:
+        np.linalg.svd(A)
+        np.linalg.eigh(A)
+        scipy.sparse.linalg.svds(A, 2, return_singular_vectors=False)
+    assert report.taken == 0
+    reasons = report.functions()
+    assert reasons["numpy.linalg.svd"]["reasons"] == {"small": 1}
+    assert reasons["numpy.linalg.eigh"]["reasons"] == {"the same LAPACK": 1}
+    assert reasons["scipy.sparse.linalg.svds"]["reasons"] == {"small": 1}
+
+
+# --- scopes -----------------------------------------------------------------------------------------------------------
+
+GOOD = spectrum(60, 30, np.linspace(2, 1, 30)).astype(np.float32)
+
+
+def taken_now() -> bool:
+    """Whether a call from here runs on brockett."""
+    scope = _accelerate_scope.current()
+    return scope is not None and "numpy" in scope.options.libraries
+
+
+def test_names_are_bound_and_come_back() -> None:
+    original = np.linalg.svd
+    module = types.ModuleType("somebody_s_module")
+    module.mine = original  # type: ignore[attr-defined]
+    module.other = np.linalg.qr  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    try:
+        with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+            assert np.linalg.svd is not original
+            assert np.linalg.svd.__name__ == "svd"
+            assert module.mine is np.linalg.svd
+            assert module.other is np.linalg.qr
+            module.mine(GOOD, compute_uv=False)
+            late = types.ModuleType("imported_inside")
+            late.svd = np.linalg.svd  # type: ignore[attr-defined]
+            sys.modules[late.__name__] = late
+        assert report.taken == 1
+        assert np.linalg.svd is module.mine is late.svd is original
+    finally:
+        del sys.modules[module.__name__]
+        sys.modules.pop("imported_inside", None)
+
+
+def test_a_stand_in_kept_for_later_is_the_original() -> None:
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+        kept = np.linalg.svd
+    np.testing.assert_array_equal(kept(GOOD, compute_uv=False), np.linalg.svd(GOOD, compute_uv=False))
+    assert report.taken == report.left == 0
+
+
+def test_what_somebody_else_bound_meanwhile_stays() -> None:
+    original = np.linalg.eigh
+
+    def theirs(*_: Any) -> str:
+        return "theirs"
+
+    try:
+        with bk.accelerate(only=["numpy"]):
+            np.linalg.eigh = theirs
+        assert np.linalg.eigh is theirs
+    finally:
+        np.linalg.eigh = original
+
+
+def test_an_exception_restores() -> None:
+    original = np.linalg.svd
+    with pytest.raises(RuntimeError, match="mine"), bk.accelerate(only=["numpy"]):
+        assert np.linalg.svd is not original
+        raise RuntimeError("mine")
+    assert np.linalg.svd is original
+
+
+def test_nested_the_innermost_decides_and_all_count() -> None:
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as outer:
+        np.linalg.svd(GOOD, compute_uv=False)
+        with bk.accelerate(only=["scipy"], min_size=1, report=True) as inner:
+            np.linalg.svd(GOOD, compute_uv=False)  # not selected here
+            scipy.linalg.svd(GOOD, compute_uv=False)
+        with bk.accelerate(only=["numpy"], min_size=10**6):
+            np.linalg.svd(GOOD, compute_uv=False)
+        np.linalg.svd(GOOD, compute_uv=False)
+    assert (inner.taken, inner.left) == (1, 0)
+    assert outer.functions()["numpy.linalg.svd"]["taken"] == 2
+    assert outer.functions()["numpy.linalg.svd"]["reasons"] == {"small": 1}
+    assert outer.functions()["scipy.linalg.svd"]["taken"] == 1
+
+
+def test_one_object_entered_twice() -> None:
+    again = bk.accelerate(only=["numpy"], min_size=1, report=True)
+    with again:
+        with again:
+            np.linalg.svd(GOOD, compute_uv=False)
+        assert taken_now()
+        np.linalg.svd(GOOD, compute_uv=False)
+    assert not taken_now()
+    assert again.report is not None
+    assert again.report.taken == 2
+
+
+def test_threads_are_on_their_own() -> None:
+    seen: dict[str, Any] = {}
+    inside, done = threading.Event(), threading.Event()
+    shared = bk.accelerate(only=["numpy"], min_size=1, report=True)
+
+    def stranger() -> None:
+        inside.wait(20)
+        seen["stranger"] = taken_now()
+        with shared:
+            seen["entered"] = taken_now()
+        seen["left"] = taken_now()
+        done.set()
+
+    thread = threading.Thread(target=stranger)
+    thread.start()
+    with shared:
+        inside.set()
+        assert done.wait(20)
+        assert taken_now()  # the other thread closed its own scope, not this one
+        assert np.linalg.svd(GOOD, compute_uv=False).dtype == np.float32
+    thread.join()
+    assert seen == {"stranger": False, "entered": True, "left": False}
+    assert shared.report is not None
+    assert shared.report.taken == 1
+
+
+def test_many_threads_at_once() -> None:
+    expected = np.linalg.svd(GOOD, compute_uv=False)
+    failures: list[object] = []
+
+    def work() -> None:
+        try:
+            for _ in range(5):
+                with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+                    np.testing.assert_allclose(np.linalg.svd(GOOD, compute_uv=False), expected, rtol=1e-6)
+                assert report.taken == 1
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_asyncio_tasks_are_on_their_own() -> None:
+    async def inside(entered: asyncio.Event, go: asyncio.Event) -> bool:
+        with bk.accelerate(only=["numpy"]):
+            entered.set()
+            await go.wait()
+            return taken_now()
+
+    async def main() -> tuple[bool, bool, bool]:
+        entered, go = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(inside(entered, go))
+        await entered.wait()
+        outside = taken_now()
+        go.set()
+        return await first, outside, taken_now()
+
+    assert asyncio.run(main()) == (True, False, False)
+
+
+def test_generators_restore_however_they_end() -> None:
+    def steps() -> Iterator[bool]:
+        with bk.accelerate(only=["numpy"]):
+            yield taken_now()
+            yield taken_now()
+
+    assert list(steps()) == [True, True]
+    abandoned = steps()
+    assert next(abandoned)
+    abandoned.close()
+    assert not taken_now()
+    # closed in a context in which it was never entered
+    elsewhere = steps()
+    assert next(elsewhere)
+    thread = threading.Thread(target=elsewhere.close)
+    thread.start()
+    thread.join()
+    assert not taken_now()
+
+
+def test_as_a_decorator() -> None:
+    fast = bk.accelerate(only=["numpy"], min_size=1, report=True)
+
+    @fast
+    def values(A: Any) -> Any:
+        """Of A."""
+        return np.linalg.svd(A, compute_uv=False)
+
+    @fast
+    async def awaited() -> bool:
+        await asyncio.sleep(0)
+        return taken_now()
+
+    @fast
+    def generated() -> Iterator[bool]:
+        yield taken_now()
+
+    assert values.__name__ == "values"
+    values(GOOD)
+    values(GOOD)
+    assert fast.report is not None
+    assert fast.report.taken == 2
+    assert asyncio.run(awaited())
+    assert list(generated()) == [True]
+    assert not taken_now()
+
+    async def stream() -> Any:
+        yield 1
+
+    with pytest.raises(bk.InvalidType, match="asynchronous generator"):
+        fast(stream)
+
+
+def test_a_fallback_that_calls_numpy_does_not_run_in_circles() -> None:
+    bk.set_engine("numpy")
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+        np.linalg.svd(GOOD, full_matrices=False)
+        bk.svd(GOOD, method="exact")  # brockett's own call, outside of what is taken over
+    assert report.functions()["numpy.linalg.svd"]["taken"] >= 1
+
+
+# --- arguments, reports, versions -------------------------------------------------------------------------------------
+
+
+def test_report_says_what_happened() -> None:
+    with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
+        assert str(report) == "no call of a function that brockett can take"
+        np.linalg.svd(GOOD, compute_uv=False)
+        np.linalg.svd([[1.0]], compute_uv=False)
+    row = report.functions()["numpy.linalg.svd"]
+    assert (row["taken"], row["left"], row["reasons"]) == (1, 1, {"type": 1})
+    assert row["taken_seconds"] > 0
+    assert row["left_seconds"] > 0
+    lines = str(report).splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("numpy.linalg.svd")
+    assert lines[1].endswith("type (1)")
+    assert repr(report) == "<AccelerationReport: 1 calls taken, 1 left>"
+    with bk.accelerate(only=["numpy"]) as nothing:
+        assert nothing is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument"),
+    [
+        ({"only": "numpy"}, "only"),
+        ({"only": ["jax"]}, "only"),
+        ({"only": 3}, "only"),
+        ({"min_size": 0}, "min_size"),
+        ({"tol": -1.0}, "tol"),
+        ({"tol": float("nan")}, "tol"),
+        ({"report": "yes"}, "report"),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked(arguments: dict[str, Any], argument: str) -> None:
+    with pytest.raises(bk.InvalidArgument) as error:
+        bk.accelerate(**arguments)
+    assert error.value.argument == argument
+
+
+def test_a_moved_name_is_said_with_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(scipy.sparse.linalg, "svds")
+    svd = scipy.linalg.svd
+    with pytest.raises(bk.Unsupported, match=r"scipy .* has no scipy.sparse.linalg.svds, which scipy 1\.\d+"):
+        bk.accelerate(only=["scipy", "numpy"]).__enter__()
+    assert not _accelerate_names._bound
+    assert scipy.linalg.svd is svd
+    monkeypatch.setattr(_accelerate_names, "loaded", lambda: frozenset({"scipy"}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with bk.accelerate(min_size=1, report=True) as report:
+            scipy.linalg.svd(GOOD, compute_uv=False)
+    assert ["scipy.sparse.linalg.svds is left as it is" in str(one.message) for one in caught] == [True]
+    assert report.taken == 1
+    monkeypatch.undo()
+
+
+def test_a_library_that_is_not_installed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = _accelerate_names._Library("no_such_package", "1.0", _accelerate_names.LIBRARIES["numpy"].functions)
+    monkeypatch.setitem(_accelerate_names.LIBRARIES, "sklearn", absent)
+    with bk.accelerate(only=["sklearn", "numpy"], min_size=1, report=True) as report:
+        np.linalg.svd(GOOD, compute_uv=False)
+    assert report.taken == 1
