@@ -1,4 +1,4 @@
-"""`accelerate` on torch: the caller's contract against the originals, and that autograd, transforms and compile see them."""
+"""`accelerate` on torch: the caller's contract against the originals; autograd, transforms and compile see those."""
 
 from __future__ import annotations
 
@@ -284,9 +284,9 @@ ERRORS = {
 
 @pytest.mark.parametrize("call", ERRORS.values(), ids=ERRORS)
 def test_errors_are_the_original_s(call: Any) -> None:
-    with pytest.raises(Exception) as expected:  # noqa: PT011, B017
+    with pytest.raises(Exception) as expected:
         call()
-    with bk.accelerate(only=["torch"], min_size=1), pytest.raises(Exception) as found:  # noqa: PT011, B017
+    with bk.accelerate(only=["torch"], min_size=1), pytest.raises(Exception) as found:
         call()
     assert type(found.value) is type(expected.value)
     assert str(found.value) == str(expected.value)
