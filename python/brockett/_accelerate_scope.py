@@ -217,4 +217,7 @@ def stand_in(
                 return original(*args, **kwargs)
             return dispatch(name, library, original, take, args, kwargs)
 
+    # What __array_function__ of other array types calls by this name.
+    if hasattr(original, "_implementation"):
+        call._implementation = original._implementation  # type: ignore[attr-defined]
     return call

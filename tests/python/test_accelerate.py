@@ -330,6 +330,24 @@ def test_an_operator_s_own_error_passes() -> None:
         scipy.sparse.linalg.svds(A, 2)
 
 
+def test_default_limits() -> None:
+    A = np.eye(130, 300, dtype=np.float32)
+    with bk.accelerate(only=["numpy", "scipy"], report=True) as report:
+        np.linalg.svd(A, compute_uv=False)
+        np.linalg.svd(A, full_matrices=False)
+        scipy.linalg.svdvals(A)
+        np.linalg.svd(A.astype(float), compute_uv=False)
+    rows = report.functions()
+    assert (rows["numpy.linalg.svd"]["taken"], rows["scipy.linalg.svd"]["taken"]) == (2, 1)
+    assert rows["numpy.linalg.svd"]["reasons"] == {"the same LAPACK": 1}
+    with bk.accelerate(only=["numpy"], tol=1e-9, report=True) as report:
+        np.linalg.svd(A.astype(float), compute_uv=False)
+        np.linalg.svd(np.eye(130), compute_uv=False)
+        np.linalg.svd(np.eye(50), compute_uv=False)
+    assert report.taken == 2
+    assert report.functions()["numpy.linalg.svd"]["reasons"] == {"small": 1}
+
+
 def test_small_matrices_run_as_they_did() -> None:
     A = np.eye(8, dtype=np.float32)
     with bk.accelerate(only=["numpy", "scipy"], report=True) as report:
@@ -338,7 +356,7 @@ def test_small_matrices_run_as_they_did() -> None:
         scipy.sparse.linalg.svds(A, 2, return_singular_vectors=False)
     assert report.taken == 0
     reasons = report.functions()
-    assert reasons["numpy.linalg.svd"]["reasons"] == {"small": 1}
+    assert reasons["numpy.linalg.svd"]["reasons"] == {"not faster for this shape": 1}
     assert reasons["numpy.linalg.eigh"]["reasons"] == {"the same LAPACK": 1}
     assert reasons["scipy.sparse.linalg.svds"]["reasons"] == {"small": 1}
 
@@ -364,6 +382,7 @@ def test_names_are_bound_and_come_back() -> None:
         with bk.accelerate(only=["numpy"], min_size=1, report=True) as report:
             assert np.linalg.svd is not original
             assert np.linalg.svd.__name__ == "svd"
+            assert np.linalg.svd._implementation is original._implementation
             assert module.mine is np.linalg.svd
             assert module.other is np.linalg.qr
             module.mine(GOOD, compute_uv=False)
