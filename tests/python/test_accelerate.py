@@ -483,6 +483,28 @@ def test_threads_are_on_their_own() -> None:
     assert shared.report.taken == 1
 
 
+def test_one_object_in_two_threads_that_overlap() -> None:
+    """Who leaves first closes its own scope, not the one that was entered last."""
+    shared = bk.accelerate(only=["numpy"])
+    entered, go = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def later() -> None:
+        with shared:
+            entered.set()
+            go.wait(20)
+            seen.append(taken_now())
+
+    thread = threading.Thread(target=later)
+    with shared:
+        thread.start()
+        assert entered.wait(20)
+    assert not taken_now()
+    go.set()
+    thread.join()
+    assert seen == [True]
+
+
 def test_many_threads_at_once() -> None:
     expected = np.linalg.svd(GOOD, compute_uv=False)
     failures: list[object] = []
