@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from . import _accelerate_names as names
 from . import _options
 from ._accelerate_scope import AccelerationReport, Options, Scope, enter, leave
 from ._errors import InvalidArgument, InvalidType
@@ -108,6 +107,7 @@ class accelerate:
         self._entered: list[Scope] = []
 
     def __enter__(self) -> AccelerationReport | None:
+        names = _names()
         wanted = names.loaded() if self._only is None else self._only
         taken = names.acquire(wanted, strict=self._only is not None)
         scope = Scope(self, Options(taken, self._min_size, self._tol), self.report)
@@ -121,7 +121,7 @@ class accelerate:
     ) -> None:
         with self._lock:
             scope = leave(self, self._entered)
-        names.release(scope.options.libraries)
+        _names().release(scope.options.libraries)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate: each call of `function` runs inside."""
@@ -152,9 +152,17 @@ class accelerate:
         return called
 
 
+def _names() -> Any:
+    # on first use: six modules that `import brockett` need not wait for
+    from . import _accelerate_names
+
+    return _accelerate_names
+
+
 def _chosen(only: Any) -> frozenset[str] | None:
     if only is None:
         return None
+    names = _names()
     words = ", ".join(map(repr, names.LIBRARIES))
     if isinstance(only, str) or not isinstance(only, Iterable):
         raise InvalidType("only", f"expected an iterable of {words}, got {only!r}")
