@@ -14,6 +14,7 @@ void bind_machine(pybind11::module_& m);
 void bind_autocorrelation(pybind11::module_& m);
 void bind_patch_autocorrelation(pybind11::module_& m);
 void bind_svd(pybind11::module_& m);
+void bind_eigen(pybind11::module_& m);
 void bind_penalty(pybind11::module_& m);
 void bind_convolution(pybind11::module_& m);
 void bind_spectral_graph(pybind11::module_& m);

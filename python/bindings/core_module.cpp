@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   bind_autocorrelation(m);
   bind_patch_autocorrelation(m);
   bind_svd(m);
+  bind_eigen(m);
   bind_penalty(m);
   bind_convolution(m);
   bind_descramble(m);

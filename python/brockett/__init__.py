@@ -15,6 +15,7 @@ the same kind goes out.
 from __future__ import annotations
 
 from . import convolution, hypergraph, penalty, random_matrix
+from ._accelerate import AccelerationReport, accelerate
 from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect, collect_plan
@@ -55,6 +56,7 @@ from ._svd import (
 )
 
 __all__ = [
+    "AccelerationReport",
     "Analysis",
     "Autocorrelation",
     "BrockettCost",
@@ -83,6 +85,7 @@ __all__ = [
     "Unsupported",
     "WhitenedSVD",
     "__version__",
+    "accelerate",
     "analyze",
     "autocorrelation",
     "brockett_cost",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Accumulator', 'DeviceArray', 'PatchAccumulator', 'add_cuda_library_folder', 'blas_info', 'bootstrap_power_law', 'brockett_cost', 'channel_gram', 'compare_power_law', 'cuda_device_info', 'cuda_status', 'cuda_synchronize', 'descramble', 'diagonalize', 'fit_bulk', 'fit_power_law', 'graph_adjacency', 'graph_modes', 'graph_overlaps', 'lib_dir', 'marchenko_pastur', 'operator_singular_values', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'svd_operator', 'svd_product', 'threads', 'tracy_widom_cdf', 'tracy_widom_edge', 'tracy_widom_quantile', 'version', 'whitened_svd']
+__all__: list[str] = ['Accumulator', 'DeviceArray', 'PatchAccumulator', 'add_cuda_library_folder', 'blas_info', 'bootstrap_power_law', 'brockett_cost', 'channel_gram', 'compare_power_law', 'cuda_device_info', 'cuda_status', 'cuda_synchronize', 'descramble', 'diagonalize', 'eigen_symmetric', 'fit_bulk', 'fit_power_law', 'graph_adjacency', 'graph_modes', 'graph_overlaps', 'lib_dir', 'marchenko_pastur', 'operator_singular_values', 'penalty_basis', 'penalty_eigenvalues', 'penalty_matrix', 'set_threads', 'singular_values', 'singular_values_batch', 'svd', 'svd_batch', 'svd_operator', 'svd_product', 'threads', 'tracy_widom_cdf', 'tracy_widom_edge', 'tracy_widom_quantile', 'version', 'whitened_svd']
 class DeviceArray:
     """
     An array in the memory of a CUDA device. Any library takes it over without a copy: torch.from_dlpack(a),
@@ -261,6 +261,10 @@ def descramble(W: typing.Any, source: dict[str, typing.Any], penalty: dict[str, 
 def diagonalize(W: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | DeviceArray, criterion: str, group: str, max_iterations: typing.SupportsInt | typing.SupportsIndex, tol: typing.SupportsFloat | typing.SupportsIndex) -> dict[str, typing.Any]:
     """
     P, weights, value, bound, iterations and converged.
+    """
+def eigen_symmetric(A: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | DeviceArray, lower: bool, vectors: bool) -> dict[str, typing.Any]:
+    """
+    values (ascending) and, where asked for, vectors (in columns) of the symmetric matrix of one triangle of A.
     """
 def fit_bulk(eigenvalues: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], Q: typing.SupportsFloat | typing.SupportsIndex, significance: typing.SupportsFloat | typing.SupportsIndex, pooled: typing.SupportsInt | typing.SupportsIndex) -> dict[str, typing.Any]:
     """

@@ -17,6 +17,7 @@ TOPIC_HEADERS = {
     "svd",
     "penalty",
     "descramble",
+    "eigen",
     "spectral_graph",
     "convolution",
     "random_matrix",

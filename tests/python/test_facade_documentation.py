@@ -16,6 +16,7 @@ from brockett import convolution, hypergraph, penalty, random_matrix
 
 MODULES = [
     "brockett",
+    "brockett._accelerate",
     "brockett._analyze",
     "brockett._autocorrelation",
     "brockett._collect",

@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_example_prints_what_is_written() -> None:
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     code = [line for line in example.splitlines() if line.strip() and not line.startswith("import")]
     assert len(code) <= 10
     names: dict[str, Any] = {}
@@ -43,6 +43,17 @@ def test_example_prints_what_is_written() -> None:
     assert layer.cost == pytest.approx(lam @ sigma2, rel=1e-9)
     identity = np.mean(np.sum(np.abs(np.fft.fft(Y, axis=1, norm="ortho")) ** 2 * k**4, axis=1))
     assert layer.identity_cost == pytest.approx(identity, rel=1e-9)
+
+
+def test_accelerate_takes_what_the_recipe_says() -> None:
+    (recipe,) = [block for block in blocks("python") if "accelerate" in block]
+    names: dict[str, Any] = {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(recipe, "README.md", "exec"), names)
+    assert names["report"].functions()["numpy.linalg.svd"]["taken"] == 1, said.getvalue()
+    assert said.getvalue().splitlines()[1].startswith("numpy.linalg.svd")
+    np.testing.assert_allclose(names["s"], np.linalg.svd(names["W"], compute_uv=False), rtol=1e-6)
 
 
 def test_first_two_shell_blocks_are_the_two_commands() -> None:

@@ -6,6 +6,7 @@
 #include "brockett/convolution.hpp"  // IWYU pragma: export
 #include "brockett/cuda.hpp"  // IWYU pragma: export
 #include "brockett/descramble.hpp"  // IWYU pragma: export
+#include "brockett/eigen.hpp"  // IWYU pragma: export
 #include "brockett/error.hpp"  // IWYU pragma: export
 #include "brockett/matrix_view.hpp"  // IWYU pragma: export
 #include "brockett/operator.hpp"  // IWYU pragma: export

@@ -11,6 +11,7 @@ from .convolution import channel_gram, operator_singular_values
 from .cost import brockett_cost
 from .descramble import descramble
 from .diagonalize import diagonalize
+from .eigen import eigen_symmetric
 from .patch_autocorrelation import PatchAccumulator
 from .penalty import penalty_basis, penalty_eigenvalues, penalty_matrix
 from .power_law import bootstrap_power_law, compare_power_law, fit_power_law
@@ -36,6 +37,7 @@ __all__ = [
     "compare_power_law",
     "descramble",
     "diagonalize",
+    "eigen_symmetric",
     "fit_bulk",
     "fit_power_law",
     "graph_adjacency",
