@@ -14,7 +14,7 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import convolution, hypergraph, penalty, random_matrix
+from . import convolution, hypergraph, models, penalty, random_matrix
 from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
@@ -89,6 +89,7 @@ __all__ = [
     "edge_threshold",
     "engines",
     "hypergraph",
+    "models",
     "penalty",
     "random_matrix",
     "randomized_svd",
