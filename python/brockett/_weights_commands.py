@@ -15,7 +15,9 @@ import numpy as np
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 import brockett as bk
 from brockett import _files
@@ -76,6 +78,13 @@ def _written(*paths: Path | None) -> None:
             print(f"written: {path}")
 
 
+def _show(table: Table, width: int = 120) -> None:
+    """As wide as it has to be: a name that is cut or folded cannot be pasted to --select or --edge."""
+    wide = console(width)
+    needed = Measurement.get(wide, wide.options.update(width=10_000), table).maximum
+    (wide if needed <= wide.width else Console(width=needed)).print(table)
+
+
 def _number(value: Any, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}g}"
 
@@ -118,7 +127,7 @@ def spectra(
         found = bk.analyze(model, select=select, convention=convention.value, progress=True)
     if output is not None:
         found.save(output)
-    console(150).print(_table(found))
+    _show(_table(found), 150)
     for line in _notes(found):
         print(line)
     if not found.metrics:
@@ -132,7 +141,7 @@ def spectra(
 
 def _table(found: bk.Analysis) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer", no_wrap=True)
     table.add_column("shape", no_wrap=True)
     for title, _ in _SHOWN:
         table.add_column(title, justify="right", no_wrap=True)
@@ -142,7 +151,7 @@ def _table(found: bk.Analysis) -> Table:
             continue
         numbers = (_number(row[column]) for _, column in _SHOWN)
         shape = "×".join(map(str, row["shape"]))
-        table.add_row(row["name"], shape, *numbers, (row["phase"] or "–").replace("_", " "))
+        table.add_row(Text(row["name"]), shape, *numbers, (row["phase"] or "–").replace("_", " "))
     return table
 
 
@@ -222,7 +231,7 @@ def graph(
         from brockett._interactive import write_graph
 
         write_graph(found, edges, interactive)
-    console().print(_joints(found, edges))
+    _show(_joints(found, edges))
     _written(output, plot, interactive)
 
 
@@ -236,8 +245,8 @@ def _pair(text: str, names: Sequence[str]) -> tuple[str, str]:
 
 def _joints(found: Any, edges: Any) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("from", overflow="fold")
-    table.add_column("to", overflow="fold")
+    table.add_column("from", no_wrap=True)
+    table.add_column("to", no_wrap=True)
     for title in ("modes", "edges", "by chance", "strongest"):
         table.add_column(title, justify="right", no_wrap=True)
     for number, (a, b) in enumerate(found.layer_edges):
@@ -245,8 +254,8 @@ def _joints(found: Any, edges: Any) -> Table:
         pairs = found.n_resolved[a] * found.n_resolved[b]
         weight = edges.weight[here]
         table.add_row(
-            found.layers[a].name,
-            found.layers[b].name,
+            Text(found.layers[a].name),
+            Text(found.layers[b].name),
             f"{found.n_resolved[a]} × {found.n_resolved[b]}",
             str(int(np.count_nonzero(here))),
             _number(pairs * edges.cut),

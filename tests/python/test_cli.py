@@ -463,7 +463,7 @@ def test_spectra_prints_the_table_and_writes_what_is_asked_for(weights, capsys, 
             for column in ("Q", "spectral_norm", "stable_rank", "alpha", "mp_variance", "mp_soft_rank"):
                 assert f" {row[column]:.3g} " in line
             assert row["phase"].replace("_", " ") in line
-    assert "which_is.deep.fc1" in said.out
+    assert "a_rather_long_name.of_a_block.which_is.deep.fc1.weight" in said.out  # to be pasted
     assert f"weighted alpha of the network: {found.universal.value:.4g}, the mean of 3 layers" in said.out
     assert "not analysed, 1: one axis: a bias or a normalization (conv.bias)" in said.out
     for written in ("t.csv", "s.png", "s.html"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,11 +133,11 @@ def _owner(owner: Any, torch: Any) -> Owner:
 def _packed(path: str, owner: Any, torch: Any) -> list[Entry]:
     """Weights of quantized modules, which lie behind methods."""
     packed = getattr(owner, "weight", None)
-    if not callable(packed) or isinstance(packed, torch.Tensor):
+    if not inspect.ismethod(packed):
         return []
     weight, name = packed(), f"{path}.weight" if path else "weight"
     tensors = [quantized_tensor(name, weight)]
-    bias = owner.bias() if callable(getattr(owner, "bias", None)) else None
+    bias = owner.bias() if inspect.ismethod(getattr(owner, "bias", None)) else None
     if isinstance(bias, torch.Tensor):
         tensors.append(array_tensor(name.removesuffix("weight") + "bias", bias.detach()))
     said = Owner("", int(getattr(owner, "groups", 1)), bool(getattr(owner, "transposed", False)))

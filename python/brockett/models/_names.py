@@ -207,8 +207,10 @@ class _Reading:
             load = _spectrally_normed(tensor, tensors["u"], tensors["v"])
         elif len(shape) == 3 and shape[0] == 1 and _TOKEN.search(name):
             declined = "a table of tokens or positions, no layer"
-        if shape != tensor.shape:
-            load = _turned(load, owner.groups if owner.transposed else 0)
+        if owner.input_first or name in self.input_first:
+            load = _turned(load)
+        elif owner.transposed and len(shape) > 2:
+            load = _exchanged(load, owner.groups)
         title = _title(name)
         kind = self._kind(title, shape, owner, tensors)
         if declined and kind in _KINDS.values() and not title.endswith("weight"):
@@ -377,8 +379,12 @@ def exchanged(weight: Any, groups: int) -> Any:
     return operand.space.back(xp.reshape(turned, (shape[1] * groups, shape[0] // groups, *shape[2:])))
 
 
-def _turned(load: Callable[[], Any], groups: int) -> Callable[[], Any]:
-    return (lambda: exchanged(load(), groups)) if groups else (lambda: load().T)
+def _exchanged(load: Callable[[], Any], groups: int) -> Callable[[], Any]:
+    return lambda: exchanged(load(), groups)
+
+
+def _turned(load: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: load().T
 
 
 def _weight_normed(direction: Tensor, length: Tensor) -> Callable[[], Any]:
