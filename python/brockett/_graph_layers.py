@@ -101,9 +101,13 @@ def layers_of_source(
     with contextlib.ExitStack() as stack:
         model = source if isinstance(source, Model) else stack.enter_context(open_model(source, "layers"))
         chosen = chosen_layers(model, select)
-        taken: dict[str, Any] = {
-            one.name: {"weight": one.read(), **({"groups": one.groups} if one.groups > 1 else {})} for one in chosen
-        }
+        taken: dict[str, Any] = {}
+        for one in chosen:
+            weight = one.read()
+            # What an embedding writes are its features, the columns of its table.
+            taken[one.name] = {"weight": weight.T if one.kind == "embedding" else weight}
+            if one.groups > 1:
+                taken[one.name]["groups"] = one.groups
         own = model.edges
     if edges is not None:
         return taken, edges

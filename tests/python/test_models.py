@@ -40,7 +40,9 @@ def test_a_model_is_a_sequence_that_takes_names(rng):
         assert model["scale"].declined == "no axes: a number"
         assert [layer.name for layer in model.select("fc*")] == ["fc1.weight", "fc2.weight"]
         assert repr(model) == "Model(source: 2 layers of weights, 1 others)"
-        with pytest.raises(bk.InvalidArgument, match=r"layer: .* has no 'fc3'; there are fc1.weight, fc2.weight, scale"):
+        with pytest.raises(
+            bk.InvalidArgument, match=r"layer: .* has no 'fc3'; there are fc1.weight, fc2.weight, scale"
+        ):
             model["fc3"]
         with pytest.raises(bk.InvalidArgument, match="select: no layer matches 'x'; there are fc1.weight"):
             model.select("x")
@@ -56,7 +58,11 @@ def test_a_model_is_a_sequence_that_takes_names(rng):
         (3, bk.InvalidType, "source: expected a mapping of names"),
         ({"weight": np.eye(3), "groups": 1}, bk.InvalidType, "source: is one layer"),
         ({"a": None}, bk.InvalidArgument, r"source\['a'\]: has no weight"),
-        ({"a": {"weight": np.eye(2), "transposed": "x"}}, bk.InvalidType, r"source\['a'\].transposed: expected True or"),
+        (
+            {"a": {"weight": np.eye(2), "transposed": "x"}},
+            bk.InvalidType,
+            r"source\['a'\].transposed: expected True or",
+        ),
         ({"a": {"weight": np.ones((4, 2, 3)), "groups": 3}}, bk.InvalidArgument, "do not divide into 3 groups"),
         ({"a": {"weight": np.eye(2), "norm": {}}}, bk.InvalidArgument, "norm: expected a batch normalization"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,10 @@ def checkpoint(path: str, zipped: bool) -> list[Tensor]:
 
     torch = torch_for("PyTorch checkpoints")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            # PyTorch warns of its own use of its older storages, where tensors are quantized
+            warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise FileFormatError(f"{path}: {_why(str(error))}") from error
     except (OSError, MemoryError):

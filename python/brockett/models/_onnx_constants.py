@@ -174,5 +174,9 @@ class Constants:
 
         inputs = [described(one, array) for one, array in values.items()]
         graph = helper.make_graph([node], "constant", inputs, [self.onnx.ValueInfoProto(name=name)])
-        found: Any = ReferenceEvaluator(helper.make_model(graph, opset_imports=self.opsets)).run([name], values)
+        try:
+            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=self.opsets))
+        except RuntimeError:  # it has not every old version of every operator; the newest does the same
+            evaluator = ReferenceEvaluator(helper.make_model(graph))
+        found: Any = evaluator.run([name], values)
         return np.asarray(found[0])

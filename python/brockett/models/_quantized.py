@@ -71,7 +71,8 @@ def scaled(
     found = values.astype(np.float32)
     if zero is not None:
         found -= spread(zero)
-    found *= spread(scale)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are for `Layer.weight` to name
+        found *= spread(scale)
     return found
 
 
