@@ -179,7 +179,8 @@ class _Reading:
             return found if first else found.T
 
         roots = weights.roots + scale.roots + (zero.roots if zero is not None else ())
-        return Constant(weights.shape, "float32", load, roots), ""
+        key = ("scaled", weights.key, scale.key, zero.key if zero is not None else None)
+        return Constant(weights.shape, "float32", load, roots, key), ""
 
     def _convolution(self, node: Any, constants: Constants) -> list[int]:
         places = _CONVOLUTIONS[node.op_type]
@@ -269,7 +270,7 @@ class _Reading:
                 whole = self._layer(title, "recurrent", weights, shape, why, read, own)
                 letters = gates if "gates" in self.split and not why and rows == len(gates) * hidden else ""
                 parts = parts_of(whole, letters, "recurrent gate") if letters else [whole]
-                entered = self._enter((role, d, *(id(root) for root in weights.roots)), parts)
+                entered = self._enter((role, d, weights.key), parts)
                 self.states |= set(entered) if role == "R" else set()
                 numbers += entered
         return numbers
@@ -290,7 +291,7 @@ class _Reading:
         name = self._name(scale, node, "scale")
         norm = self._layer(name, "norm", scale, scale.shape, why_declined(scale.shape, scale.dtype), scale.read, None)
         (number,) = self._enter(
-            ("norm", *(id(one.roots[0]) for one in there.values())), [replace(norm, tensors=tensors)]
+            ("norm", *(one.key for one in there.values())), [replace(norm, tensors=tensors)]
         )
         source = node.input[0]
         before = flow.direct.get(source)
@@ -368,7 +369,7 @@ class _Reading:
         if bias is not None:
             self.used.update(root.name for root in bias.roots)
         layer = self._layer(self._name(weights, node, ""), kind, weights, shape, why, read, bias, groups)
-        key = (shape, groups, kind, *(id(root) for root in weights.roots))  # used by several nodes, it is one layer
+        key = (shape, groups, kind, weights.key)  # used by several nodes, it is one layer
         return self._enter(key, [layer])
 
     def _enter(self, key: tuple[Any, ...], layers: Iterable[Layer]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,16 @@ _SAME_SHAPE = {"Cast", "CastLike", "DequantizeLinear", "Identity", "QuantizeLine
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A constant of the graph: what it is, and the stored tensors behind it, the one with the weights first."""
+    """A constant of the graph: what it is, and the stored tensors behind it, the one with the weights first.
+
+    Two of the same `key` are the same numbers: branches of a graph often compute theirs from the same tensors.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], npt.NDArray[Any]]
     roots: tuple[Tensor, ...]
+    key: Hashable
 
     @property
     def name(self) -> str:
@@ -128,7 +132,9 @@ class Constants:
             return found
 
         shape = tuple(proto.dims)
-        return Constant(shape, dtype, load, (Tensor(name, shape, dtype, load),))
+        small = int(np.prod(shape)) <= 16 and not onnx.external_data_helper.uses_external_data(proto)
+        key = (dtype, shape, load().tobytes()) if small and dtype != "object" else (name, id(proto))
+        return Constant(shape, dtype, load, (Tensor(name, shape, dtype, load),), key)
 
     def _of_node(self, node: Any) -> Constant | None:
         name = node.output[0]
@@ -139,7 +145,7 @@ class Constants:
                 value = self.onnx.helper.get_attribute_value(one)
                 array = np.asarray(value, np.float32 if "float" in one.name else np.int64)
                 tensor = array_tensor(name, array)
-                return Constant(array.shape, tensor.dtype, tensor.read, (tensor,))
+                return Constant(array.shape, tensor.dtype, tensor.read, (tensor,), (tensor.dtype, array.tobytes()))
         return None
 
     def _computed(self, node: Any, name: str, inputs: Sequence[Constant | None]) -> Constant:
@@ -153,16 +159,19 @@ class Constants:
         sources = sorted(there.values(), key=lambda one: -int(np.prod(one.shape)))
         roots = tuple(dict.fromkeys(root for one in sources for root in one.roots))
         first = inputs[0]
+        attributes = tuple(one.SerializeToString() for one in node.attribute)
+        keys = tuple(one.key if one is not None else None for one in inputs)
+        key = (node.op_type, list(node.output).index(name), attributes, keys)
         if node.op_type == "DequantizeLinear" and first is not None:
-            return Constant(first.shape, "float32", load, roots)
+            return Constant(first.shape, "float32", load, roots, key)
         if node.op_type == "Identity" and first is not None:
             return first
         if node.op_type == "Transpose" and first is not None:
             orders = [list(one.ints) for one in node.attribute if one.name == "perm"]
             order = orders[0] if orders else list(range(len(first.shape)))[::-1]
-            return Constant(tuple(first.shape[axis] for axis in order), first.dtype, load, roots)
+            return Constant(tuple(first.shape[axis] for axis in order), first.dtype, load, roots, key)
         sample = load()  # the shape of the others is known once they are computed
-        return Constant(sample.shape, sample.dtype.name, load, roots)
+        return Constant(sample.shape, sample.dtype.name, load, roots, key)
 
     def _evaluate(self, node: Any, name: str, values: dict[str, npt.NDArray[Any]]) -> Any:
         from onnx.reference import ReferenceEvaluator
