@@ -32,7 +32,8 @@ def progress(title: str, total: int, wanted: bool | None) -> Iterator[Callable[[
     except ImportError:
         yield _plain(title, total)
         return
-    columns = (TextColumn("{task.description:<40}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.description:<40}", markup=False)  # names may hold brackets
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
 

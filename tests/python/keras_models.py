@@ -1,4 +1,4 @@
-"""Run by test_models_keras.py in a process of its own: models that Keras itself saves, and what their layers compute."""
+"""Run by test_models_keras.py in a process of its own: models that Keras saves, and what their layers compute."""
 
 from __future__ import annotations
 

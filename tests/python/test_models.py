@@ -44,7 +44,7 @@ def test_a_model_is_a_sequence_that_takes_names(rng):
             bk.InvalidArgument, match=r"layer: .* has no 'fc3'; there are fc1.weight, fc2.weight, scale"
         ):
             model["fc3"]
-        with pytest.raises(bk.InvalidArgument, match="select: no layer matches 'x'; there are fc1.weight"):
+        with pytest.raises(bk.InvalidArgument, match=r"select: no layer matches 'x'; there are fc1.weight"):
             model.select("x")
     with pytest.raises(bk.InvalidArgument, match=r"fc1.weight: source was closed"):
         model[0].read()
@@ -109,7 +109,7 @@ def test_nan_names_the_tensor(rng):
         bk.spectral_graph(model)
 
 
-# ------------------------------------------------------------------------------------------------------ names of tensors
+# ----------------------------------------------------------------------------------------------------- names of tensors
 def test_prefixes_of_wrappers(rng):
     plain = state(rng, net__0__weight=(4, 3), net__0__bias=(4,))
     for wrapped in ("module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}"):
@@ -150,9 +150,9 @@ def test_kinds(rng):
     )  # fmt: skip
     model = bk.models.load(tensors)
     assert kinds(model) == {
-        "wte.weight": "embedding", "embeddings.word_embeddings.weight": "embedding", "patch_embed.proj.weight": "conv2d",
-        "embed_out.weight": "linear", "ln.weight": "norm", "act.weight": "", "rms_norm.weight": "norm",
-        "conv.weight": "conv1d", "video.weight": "conv3d", "pos_embed": "", "cls_token": "",
+        "wte.weight": "embedding", "embeddings.word_embeddings.weight": "embedding",
+        "patch_embed.proj.weight": "conv2d", "embed_out.weight": "linear", "ln.weight": "norm", "act.weight": "",
+        "rms_norm.weight": "norm", "conv.weight": "conv1d", "video.weight": "conv3d", "pos_embed": "", "cls_token": "",
         "attn.qkv.weight": "qkv", "attn.in_proj_weight": "qkv",
     }  # fmt: skip
     assert model["pos_embed"].declined == "a table of tokens or positions, no layer"
@@ -163,7 +163,8 @@ def test_gpt2_keeps_weights_as_in_out(rng):
     """As transformers stores them: c_attn (in, 3 out), square c_proj told by its neighbours' biases."""
     tensors = state(
         rng, h__0__attn__c_attn__weight=(4, 12), h__0__attn__c_attn__bias=(12,), h__0__attn__c_proj__weight=(4, 4),
-        h__0__attn__c_proj__bias=(4,), h__0__mlp__c_fc__weight=(4, 16), h__0__mlp__c_fc__bias=(16,), lm_head__weight=(9, 4),
+        h__0__attn__c_proj__bias=(4,), h__0__mlp__c_fc__weight=(4, 16), h__0__mlp__c_fc__bias=(16,),
+        lm_head__weight=(9, 4),
     )  # fmt: skip
     model = bk.models.load(tensors, split=("gates", "qkv"))
     for part, letter in enumerate("qkv"):

@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors and its shards, `.npz`, `.npy`, PyTorch checkpoints; what is damaged, and how much memory."""
+"""Files of tensors: safetensors and shards, `.npz`, `.npy`, PyTorch checkpoints; what is damaged, how much memory."""
 
 from __future__ import annotations
 

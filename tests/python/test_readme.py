@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_example_prints_what_is_written() -> None:
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     code = [line for line in example.splitlines() if line.strip() and not line.startswith("import")]
     assert len(code) <= 10
     names: dict[str, Any] = {}
@@ -43,6 +43,27 @@ def test_example_prints_what_is_written() -> None:
     assert layer.cost == pytest.approx(lam @ sigma2, rel=1e-9)
     identity = np.mean(np.sum(np.abs(np.fft.fft(Y, axis=1, norm="ortho")) ** 2 * k**4, axis=1))
     assert layer.identity_cost == pytest.approx(identity, rel=1e-9)
+
+
+def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe,) = [block for block in blocks("python") if "bk.models.load(" in block]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(recipe, "README.md", "exec"), names)
+    state = names["state"]
+    sigma = {key: np.linalg.svd(state[key].reshape(len(state[key]), -1))[1][0] for key in ("conv.weight", "fc.weight")}
+    assert said.getvalue().splitlines() == [
+        f"conv.weight conv2d (16, 3, 3, 3) {sigma['conv.weight']:.3f}",
+        f"fc.weight linear (10, 64) {sigma['fc.weight']:.3f}",
+    ]
+    command = next(block for block in blocks("sh") if "spectra net.npz" in block).split()
+    assert command[0] == "brockett"
+    pytest.importorskip("typer", reason="the command needs the extra 'cli'")
+    from brockett.cli import main
+
+    assert main(command[1:]) == 0
 
 
 def test_first_two_shell_blocks_are_the_two_commands() -> None:

@@ -204,7 +204,14 @@ class Layer:
         return fold_batch_norm(self.weight, self.bias, self.norm)
 
     def with_norm_folded(self) -> Layer:
-        """The layer and its normalization as one layer."""
+        """The layer and the normalization that follows it as one layer.
+
+        Returns
+        -------
+        layer : Layer
+            Whose weights and bias are those of `folded`, computed when they are read; the same layer where no
+            normalization is known to follow.
+        """
         if self.norm is None or self.declined:
             return self
         return replace(self, norm=None, _weight=lambda: self.folded()[0], _bias=lambda: self.folded()[1])
