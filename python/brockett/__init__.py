@@ -14,7 +14,9 @@ the same kind goes out.
 
 from __future__ import annotations
 
-from . import convolution, hypergraph, models, penalty, random_matrix
+from typing import TYPE_CHECKING, Any
+
+from . import convolution, hypergraph, penalty, random_matrix
 from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
 from ._collect import collect
@@ -51,6 +53,11 @@ from ._svd import (
     svd,
     whitened_svd,
 )
+
+if TYPE_CHECKING:
+    from . import models
+
+    __version__: str
 
 __all__ = [
     "Analysis",
@@ -103,10 +110,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
     # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("brockett")
+    if name == "models":  # 10 ms, for those who load a model
+        import importlib
+
+        return importlib.import_module(".models", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

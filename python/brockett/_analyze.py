@@ -17,11 +17,10 @@ from ._errors import BrockettError, InvalidArgument, OutOfMemory, Unsupported
 from ._layer_metrics import LayerMetrics
 from ._progress import progress as show_progress
 from ._universal_metric import UniversalMetric, universal_metric
-from .models._load import open_model
-from .models._model import Layer, Model, Tensor, matches, some, why_declined
 
 if TYPE_CHECKING:
     from ._spectral_graph import SpectralGraph
+    from .models import Layer, Tensor
 
 __all__ = ["Analysis", "analyze"]
 
@@ -231,6 +230,8 @@ class Analysis:
         write_spectra(self._chosen(select), self.rows, path)
 
     def _chosen(self, select: str | Sequence[str] | None) -> dict[str, LayerMetrics]:
+        from .models._model import matches
+
         # A layer of zeros has a row and nothing to draw; one of a few values hardly more.
         fitted = {name: one for name, one in self.metrics.items() if one.alpha is not None or one.n_spikes is not None}
         chosen = {name: one for name, one in fitted.items() if matches(name, select)}
@@ -306,6 +307,9 @@ def analyze(
     >>> found.rows[1]["declined"]
     'one axis: a bias or a normalization'
     """
+    from .models._load import open_model
+    from .models._model import Model, matches, some, why_declined
+
     options: dict[str, Any] = {
         "convention": _options.option("convention", convention, _layer_metrics.CONVENTIONS),
         "conv": conv,
@@ -360,6 +364,8 @@ def graph_of(
 
 def _parts(layer: Layer, select: str | Sequence[str] | None) -> dict[str, Tensor]:
     """What belongs to a layer beside its weights, by role."""
+    from .models._model import matches
+
     others = {role: one for role, one in layer.tensors.items() if role != "weight" and one.name != layer.name}
     return {role: one for role, one in others.items() if matches(one.name, select)}
 

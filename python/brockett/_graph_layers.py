@@ -15,7 +15,6 @@ import numpy.typing as npt
 from . import _arrays, _options
 from ._arrays import Operand, Space
 from ._errors import InvalidArgument, InvalidType
-from .models._model import Model, some
 
 __all__ = ["GraphLayer", "accept_edges", "accept_layers", "layers_of_source", "transition"]
 
@@ -97,6 +96,7 @@ def layers_of_source(
 ) -> tuple[dict[str, Any], Sequence[tuple[int | str, int | str]]]:
     """Layers of a file, a module or a model, and their edges: given, its own where shapes fit, or neighbours."""
     from .models._load import chosen_layers, open_model
+    from .models._model import Model, some
 
     with contextlib.ExitStack() as stack:
         model = source if isinstance(source, Model) else stack.enter_context(open_model(source, "layers"))

@@ -22,7 +22,6 @@ from ._graph_layers import (
 )
 from ._graph_measures import GraphPath
 from ._graph_null import edge_threshold
-from .models._load import is_source
 
 __all__ = ["GraphEdges", "GraphLayer", "GraphPath", "SpectralGraph", "edge_threshold", "spectral_graph"]
 
@@ -276,6 +275,8 @@ def spectral_graph(
     """
     word = _options.option("method", method, METHODS)
     kept = 0 if rank is None else _options.count("rank", rank, least=1)
+    from .models._load import is_source
+
     if is_source(layers):
         layers, edges = layers_of_source(layers, edges, word)
     found, space = accept_layers(layers)

@@ -122,6 +122,20 @@ def test_prefixes_of_wrappers(rng):
     assert bk.models.load(both).names == list(both)
 
 
+def test_checkpoints_in_memory(rng):
+    tensors = state(rng, fc__weight=(4, 3), fc__bias=(4,))
+    optimizer = {"state": {0: {"exp_avg": np.ones((4, 3))}}, "param_groups": []}
+    for found in (
+        {"state_dict": tensors, "optimizer": optimizer, "epoch": 3},
+        {"model": {"model_state": {f"module.{name}": one for name, one in tensors.items()}}},
+    ):
+        (one,) = bk.models.load(found)
+        assert one.name == "fc.weight"
+        np.testing.assert_array_equal(one.bias, tensors["fc.bias"])
+    (one,) = bk.models.load({"net": {"weight": np.eye(3), "groups": 3}})  # one layer, that is called so
+    assert (one.name, one.groups) == ("net", 3)
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -12,7 +12,7 @@ from .._errors import FileFormatError
 from ._given import quantized_tensor
 from ._model import Tensor
 
-__all__ = ["LEGACY_MAGIC", "checkpoint", "torch_for"]
+__all__ = ["LEGACY_MAGIC", "checkpoint", "flat", "nested", "torch_for"]
 
 #: How a checkpoint of PyTorch before 1.6 starts: a pickle of its magic number, 0x1950a86a20f9469cfc6c.
 LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
@@ -55,7 +55,7 @@ def checkpoint(path: str, zipped: bool) -> list[Tensor]:
         found = {f"layer {k}": one for k, one in enumerate(found)}
     if not isinstance(found, Mapping):
         raise FileFormatError(f"{path}: holds a {type(found).__name__}, expected a state dict")
-    tensors = _flat(_nested(found, torch), "", torch)
+    tensors = flat(nested(found))
     if not tensors:
         keys = ", ".join(map(str, list(found)[:8]))
         raise FileFormatError(f"{path}: holds no tensors (its keys are {keys or 'none'})")
@@ -92,25 +92,28 @@ def _tensor(name: str, tensor: Any, torch: Any) -> Tensor:
     return Tensor(name, stored.shape, stored.dtype, load)
 
 
-def _nested(found: Mapping[Any, Any], torch: Any) -> Mapping[Any, Any]:
+def nested(found: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The state dict in a checkpoint; a mapping of another kind is returned as it is."""
     for key in _NESTS:
         inner = found.get(key)
-        if isinstance(inner, Mapping) and _flat(inner, "", torch):
-            return _nested(inner, torch)
+        # {"net": {"weight": …}} is one layer that is called so
+        if isinstance(inner, Mapping) and "weight" not in inner and flat(inner):
+            return nested(inner)
     return found
 
 
-def _flat(found: Mapping[Any, Any], prefix: str, torch: Any) -> list[tuple[str, Any]]:
+def flat(found: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Arrays in a mapping and the mappings in it, by their names; those of optimizers left out."""
     tensors: list[tuple[str, Any]] = []
     for key, value in found.items():
         name = f"{prefix}{key}"
-        if isinstance(value, torch.Tensor):
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
             tensors.append((name, value))
         elif isinstance(value, Mapping) and "param_groups" not in value:  # which is what an optimizer has
-            tensors += _flat(value, f"{name}.", torch)
+            tensors += flat(value, f"{name}.")
         elif isinstance(value, tuple) and name.endswith("_packed_params") and value:
             # a quantized linear layer: (weights with their scale, bias)
             owner = name.removesuffix("_packed_params").removesuffix("_packed_params.")
             pair = zip(("weight", "bias"), value, strict=False)
-            tensors += [(f"{owner}{leaf}", one.detach()) for leaf, one in pair if isinstance(one, torch.Tensor)]
+            tensors += [(f"{owner}{leaf}", one.detach()) for leaf, one in pair if hasattr(one, "detach")]
     return tensors

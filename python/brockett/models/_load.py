@@ -13,7 +13,7 @@ from typing import Any
 from .. import _options
 from .._errors import FileFormatError, InvalidArgument, InvalidType
 from . import _given, _names, _tensor_files
-from ._checkpoint import LEGACY_MAGIC, checkpoint
+from ._checkpoint import LEGACY_MAGIC, checkpoint, flat, nested
 from ._model import Layer, Model, Resource, Tensor, matches, some
 
 __all__ = ["is_source", "load", "open_model"]
@@ -129,7 +129,9 @@ def open_model(
         elif isinstance(source, Mapping):
             if "weight" in source and not isinstance(source["weight"], Mapping) and _one_layer(source):
                 raise InvalidType(argument, "is one layer; expected a mapping of names to layers, or a list of them")
-            entries = _given.value_entries({str(name): one for name, one in source.items()}, argument, resource)
+            inner = nested(source)
+            values = source if inner is source else dict(flat(inner))
+            entries = _given.value_entries({str(name): one for name, one in values.items()}, argument, resource)
         elif isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
             numbered = {f"layer {k}": one for k, one in enumerate(source)}
             entries = _given.value_entries(numbered, argument, resource)
