@@ -16,7 +16,7 @@ from . import _arrays, _options
 from ._arrays import Operand, Space
 from ._errors import InvalidArgument, InvalidType
 
-__all__ = ["GraphLayer", "accept_edges", "accept_layers", "layers_of_source", "transition"]
+__all__ = ["GraphLayer", "accept_edges", "accept_layers", "exchanged", "layers_of_source", "transition"]
 
 #: What a mapping may hold; objects are asked for the same names.
 KEYS = ("weight", "bias", "norm", "groups", "transposed", "name")
@@ -164,7 +164,7 @@ def _layer(operand: Operand, space: Space, name: str, part: dict[str, Any]) -> G
     groups = 1 if part.get("groups") is None else _options.count(f"{label}.groups", part["groups"], least=1)
     turn = part.get("transposed") is not None and _options.flag(f"{label}.transposed", part["transposed"])
     if turn and math.prod(operand.shape) > 0:
-        operand = _swapped(operand, groups)
+        operand = exchanged(operand, groups)
     n_out, kernel = operand.shape[0], tuple(operand.shape[2:])
     if groups > 1 and n_out % groups:
         raise InvalidArgument(label, f"{n_out} output channels do not divide into {groups} groups")
@@ -175,7 +175,7 @@ def _layer(operand: Operand, space: Space, name: str, part: dict[str, Any]) -> G
     return GraphLayer(name, n_out, operand.shape[1] * groups, kernel, groups, bias, operand)
 
 
-def _swapped(operand: Operand, groups: int) -> Operand:
+def exchanged(operand: Operand, groups: int) -> Operand:
     """Weights (in, out / groups, k…) of a transposed convolution as (out, in / groups, k…)."""
     xp, shape = operand.space.xp, operand.shape
     if shape[0] % groups:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _arrays
+from .. import _arrays, _graph_layers
 from ._model import Layer, Norm, Resource, Tensor, conv_kind, why_declined
 from ._quantized import block_size, dequantized
 
@@ -371,12 +371,9 @@ def parts_of(whole: Layer, letters: Sequence[str], kind: str, length: int | None
 
 
 def exchanged(weight: Any, groups: int) -> Any:
-    """Weights (in, out / groups, k…) of a transposed convolution as (out, in / groups, k…)."""
-    operand = _arrays.accept(weight, "layers")
-    xp, shape = operand.space.xp, operand.shape
-    blocks = xp.reshape(operand.array, (groups, shape[0] // groups, *shape[1:]))
-    turned = xp.permute_dims(blocks, (0, 2, 1, *range(3, len(shape) + 1)))
-    return operand.space.back(xp.reshape(turned, (shape[1] * groups, shape[0] // groups, *shape[2:])))
+    """Weights (in, out / groups, k…) of a transposed convolution as (out, in / groups, k…), in their own library."""
+    operand = _graph_layers.exchanged(_arrays.accept(weight, "weight"), groups)
+    return operand.space.back(operand.array)
 
 
 def _exchanged(load: Callable[[], Any], groups: int) -> Callable[[], Any]:
