@@ -14,6 +14,8 @@ the same kind goes out.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import convolution, hypergraph, penalty, random_matrix
 from ._accelerate import AccelerationReport, accelerate
 from ._analyze import Analysis, analyze
@@ -54,6 +56,11 @@ from ._svd import (
     svd,
     whitened_svd,
 )
+
+if TYPE_CHECKING:
+    from . import models
+
+    __version__: str
 
 __all__ = [
     "AccelerationReport",
@@ -97,6 +104,7 @@ __all__ = [
     "edge_threshold",
     "engines",
     "hypergraph",
+    "models",
     "penalty",
     "random_matrix",
     "randomized_svd",
@@ -110,10 +118,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
     # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("brockett")
+    if name == "models":  # 10 ms, for those who load a model
+        import importlib
+
+        return importlib.import_module(".models", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

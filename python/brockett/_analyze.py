@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
 import io
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _files, _layer_metrics, _options
-from ._errors import BrockettError, InvalidArgument, InvalidType, OutOfMemory, Unsupported
+from ._errors import BrockettError, InvalidArgument, OutOfMemory, Unsupported
 from ._layer_metrics import LayerMetrics
-from ._layers import Source, open_layers
 from ._progress import progress as show_progress
 from ._universal_metric import UniversalMetric, universal_metric
 
 if TYPE_CHECKING:
     from ._spectral_graph import SpectralGraph
+    from .models import Layer, Tensor
 
 __all__ = ["Analysis", "analyze"]
 
@@ -162,8 +161,9 @@ class Analysis:
         Parameters
         ----------
         edges : sequence of (from, to), optional
-            Names of layers, or their numbers among those selected. By default each layer and the next, where their
-            shapes chain; that they do does not mean that one reads the other.
+            Names of layers, or their numbers among those selected. By default the graph of the file where it has one
+            (ONNX, Keras); else each layer and the next, where their shapes chain, which does not mean that one reads
+            the other.
         method : {"svr", "cosvr"}, default "svr"
         rank : int, optional
             Leading modes kept of each layer; all by default.
@@ -230,9 +230,11 @@ class Analysis:
         write_spectra(self._chosen(select), self.rows, path)
 
     def _chosen(self, select: str | Sequence[str] | None) -> dict[str, LayerMetrics]:
+        from .models._model import matches
+
         # A layer of zeros has a row and nothing to draw; one of a few values hardly more.
         fitted = {name: one for name, one in self.metrics.items() if one.alpha is not None or one.n_spikes is not None}
-        chosen = {name: one for name, one in fitted.items() if _matches(name, select)}
+        chosen = {name: one for name, one in fitted.items() if matches(name, select)}
         if not chosen:
             wanted = "has" if select is None else f"matches {select!r} and has"
             raise InvalidArgument("select", f"no layer {wanted} a bulk or a tail to draw")
@@ -256,11 +258,11 @@ def analyze(
 
     Parameters
     ----------
-    layers : mapping of str to weights, sequence of weights, path, or torch.nn.Module
-        Weights are arrays (out, in) or (out, in / groups, k…), or mappings with ``weight``, ``groups`` and
-        ``transposed`` as in `spectral_graph`. A path is that of an `.npz` or `.safetensors` file (float16 and bfloat16
-        too), read a layer at a time; the names in a safetensors file are put in their natural order. Of a module the
-        parameters are taken.
+    layers : mapping of str to weights, sequence of weights, path, torch.nn.Module, or Model
+        Whatever `models.load` takes, with its defaults, or what it gives (which is left open): weights are arrays
+        (out, in) or (out, in / groups, k…), or mappings with ``weight``, ``groups`` and ``transposed`` as in
+        `spectral_graph`; a path is that of safetensors (or its index of shards), `.npz`, ONNX, Keras or a PyTorch
+        checkpoint, read a layer at a time.
     select : str or sequence of str, optional
         Patterns such as ``"encoder.*.weight"``: only layers whose name matches one are taken.
     convention, conv, log_base, alpha_range, compare, bootstrap, seed
@@ -284,8 +286,9 @@ def analyze(
     Notes
     -----
     A tensor that is no layer of weights (one axis, integers, quantized, empty) and a layer about which nothing can be
-    said (NaN, all zeros, too few values) has a row with the reason, and stops nothing. Each group of a grouped
-    convolution is a layer of its own, "name[group 0]" and so on.
+    said (NaN, all zeros, too few values) has a row with the reason, and stops nothing; biases, statistics and scales
+    follow the layer that they belong to. Each group of a grouped convolution is a layer of its own, "name[group 0]" and
+    so on, each gate of a recurrent layer likewise ("name[i]"); a depthwise convolution has no matrix.
 
     The cost is that of `singular_values` (2/3 n m² + O(m³) flops for the Gram method, m ≤ n) and of one power-law fit a
     layer; memory that of one layer.
@@ -304,6 +307,9 @@ def analyze(
     >>> found.rows[1]["declined"]
     'one axis: a bias or a normalization'
     """
+    from .models._load import open_model
+    from .models._model import Model, matches, some, why_declined
+
     options: dict[str, Any] = {
         "convention": _options.option("convention", convention, _layer_metrics.CONVENTIONS),
         "conv": conv,
@@ -317,17 +323,26 @@ def analyze(
     rows: list[dict[str, Any]] = []
     metrics: dict[str, LayerMetrics] = {}
     values: dict[str, Vector] = {}
-    with open_layers(layers) as sources:
-        chosen = [source for source in sources if _matches(source.name, select)]
-        if not chosen:
-            raise InvalidArgument("select", f"no layer matches {select!r}; there are {_some(sources)}")
-        with show_progress("layers", len(chosen), progress) as advance:
-            for source in chosen:
-                advance(source.name)
-                for name, shape, found, sigma, why in _of_layer(source, options):
-                    if found is not None and sigma is not None:
-                        metrics[name], values[name] = found, sigma
-                    rows.append(_row(source, name, shape, found, sigma, why))
+    with contextlib.ExitStack() as stack:
+        model = layers if isinstance(layers, Model) else stack.enter_context(open_model(layers, "layers"))
+        found_parts = [(layer, _parts(layer, select)) for layer in model]
+        wanted = [(layer, parts) for layer, parts in found_parts if parts or matches(layer.name, select)]
+        if not wanted:
+            raise InvalidArgument("select", f"no layer matches {select!r}; there are {some(model.names)}")
+        with show_progress("layers", len(wanted), progress) as advance:
+            told: set[str] = set()  # the parts of a stack share one bias
+            for layer, parts in wanted:
+                advance(layer.name)
+                if matches(layer.name, select):
+                    for name, shape, found, sigma, why in _of_layer(layer, options):
+                        if found is not None and sigma is not None:
+                            metrics[name], values[name] = found, sigma
+                        rows.append(_row(name, layer.kind, shape, layer.dtype, found, sigma, why))
+                for role, part in parts.items():
+                    if part.name not in told:
+                        why = why_declined(part.shape, part.dtype) or f"{role} of {layer.name}"
+                        rows.append(_row(part.name, role, part.shape, part.dtype, None, None, why))
+                        told.add(part.name)
     universal = universal_metric(list(metrics.values()), convention=convention, log_base=log_base) if metrics else None
     return Analysis(rows, metrics, values, universal, layers)
 
@@ -339,54 +354,36 @@ def graph_of(
     rank: int | None,
     select: str | Sequence[str] | None,
 ) -> SpectralGraph:
-    """`spectral_graph` of the layers of a file, a module or a mapping; see `Analysis.graph`."""
+    """`spectral_graph` of the layers of a file, a module, a model or a mapping; see `Analysis.graph`."""
+    from ._graph_layers import layers_of_source
     from ._spectral_graph import spectral_graph
 
-    with open_layers(layers) as sources:
-        there = [one for one in sources if not one.declined]
-        if not there:
-            raise InvalidArgument("layers", "holds no weights of layers")
-        chosen = {one.name: one for one in there if _matches(one.name, select)}
-        if not chosen:
-            raise InvalidArgument("select", f"no layer matches {select!r}; there are {_some(there)}")
-        taken: dict[str, Any] = {
-            name: {"weight": one.load(), **({"groups": one.groups} if one.groups > 1 else {})}
-            for name, one in chosen.items()
-        }
-    if edges is None:
-        edges = _chained(taken, method)
-        if not edges and len(chosen) > 1:
-            named = _some(list(chosen.values()))
-            raise InvalidArgument("edges", f"no layer of {named} has the inputs that the one before writes: give them")
-    return spectral_graph(taken, edges=edges, method=method, rank=rank)
+    taken, joined = layers_of_source(layers, edges, method, select)
+    return spectral_graph(taken, edges=joined, method=method, rank=rank)
 
 
-def _chained(layers: Mapping[str, Any], method: str) -> list[tuple[str, str]]:
-    """Each layer and the next, where their shapes fit."""
-    from ._graph_layers import accept_layers, transition
+def _parts(layer: Layer, select: str | Sequence[str] | None) -> dict[str, Tensor]:
+    """What belongs to a layer beside its weights, by role."""
+    from .models._model import matches
 
-    accepted, _ = accept_layers(layers)
-    found = []
-    for a, b in itertools.pairwise(accepted):
-        try:
-            transition(a, b, method, "layers")
-        except InvalidArgument:
-            continue
-        found.append((a.name, b.name))
-    return found
+    others = {role: one for role, one in layer.tensors.items() if role != "weight" and one.name != layer.name}
+    return {role: one for role, one in others.items() if matches(one.name, select)}
 
 
-def _of_layer(source: Source, options: Mapping[str, Any]) -> Any:
+def _of_layer(layer: Layer, options: Mapping[str, Any]) -> Any:
     """(name, shape, metrics, singular values, why not) of the layer, or of each of its groups."""
-    if source.declined:
-        yield source.name, source.shape, None, None, source.declined
+    why = layer.declined
+    if not why and layer.kind.startswith("depthwise"):
+        why = "depthwise: one filter for each channel, no matrix between channels"
+    if why:
+        yield layer.name, layer.shape, None, None, why
         return
-    weight = source.load()
-    rows = source.shape[0] // source.groups
-    for g in range(source.groups):
-        name = source.name if source.groups == 1 else f"{source.name}[group {g}]"
-        part = weight if source.groups == 1 else weight[g * rows : (g + 1) * rows]
-        shape = (rows, *source.shape[1:])
+    weight = layer.read()
+    rows = layer.shape[0] // layer.groups
+    for g in range(layer.groups):
+        name = layer.name if layer.groups == 1 else f"{layer.name}[group {g}]"
+        part = weight if layer.groups == 1 else weight[g * rows : (g + 1) * rows]
+        shape = (rows, *layer.shape[1:])
         try:
             found, sigma = _metrics(part, options)
         except OutOfMemory:
@@ -411,10 +408,16 @@ def _divisor(found: LayerMetrics, conv: str | None) -> float:
 
 
 def _row(
-    source: Source, name: str, shape: tuple[int, ...], found: LayerMetrics | None, sigma: Vector | None, why: str
+    name: str,
+    kind: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    found: LayerMetrics | None,
+    sigma: Vector | None,
+    why: str,
 ) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= {"name": name, "kind": source.kind, "shape": shape, "dtype": source.dtype, "declined": why}
+    row |= {"name": name, "kind": kind, "shape": shape, "dtype": dtype, "declined": why}
     if found is None or sigma is None:
         return row
     whole = found.row()
@@ -432,17 +435,3 @@ def _row(
 def _root_of_squares(sigma: Vector) -> float:
     largest = float(sigma[0])
     return largest * float(np.linalg.norm(sigma / largest)) if largest > 0 else 0.0
-
-
-def _matches(name: str, select: str | Sequence[str] | None) -> bool:
-    if select is None:
-        return True
-    patterns = [select] if isinstance(select, str) else select
-    if not isinstance(patterns, Sequence) or not all(isinstance(one, str) for one in patterns):
-        raise InvalidType("select", f"expected a pattern, or a sequence of them, got {select!r}")
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _some(sources: Sequence[Source]) -> str:
-    names = ", ".join(source.name for source in sources[:8])
-    return names + (" …" if len(sources) > 8 else "")

@@ -213,6 +213,28 @@ def _load(path: Path, name: str, mmap: bool = False) -> npt.NDArray[Any]:
     return array
 
 
+def _layer(path: Path, name: str | None) -> npt.NDArray[Any]:
+    """The weights to descramble: those of a .npy, or of a layer of a model in any other file."""
+    with open(path, "rb") as file:
+        plain = file.read(6) == b"\x93NUMPY"
+    if plain and name is None:
+        weight = _load(path, "W")
+        if weight.ndim < 2 or 0 in weight.shape:
+            raise Refused(f"W ({path}): expected a matrix, got shape {weight.shape}")
+        return weight
+    with bk.models.load(path) as model:
+        there = [layer for layer in model if not layer.declined]
+        if name is None and len(there) != 1:
+            names = ", ".join(layer.name for layer in there[:8]) + (" …" if len(there) > 8 else "")
+            raise Refused(f"{path}: holds {len(there)} layers of weights: name one with --layer ({names or 'none'})")
+        layer = there[0] if name is None else model[name]
+        if layer.declined:
+            raise Refused(f"{layer.name} ({path}): {layer.declined}")
+        if layer.groups > 1:
+            raise Refused(f"{layer.name} ({path}): has {layer.groups} groups, each a layer of its own")
+        return np.asarray(layer.weight)
+
+
 def _penalty(kind: Penalty, order: float) -> Any:
     if kind is Penalty.fourier:
         return bk.penalty.FourierDerivative(order=order)
@@ -245,9 +267,16 @@ def _stream(path: Path, n_features: int, center: bool) -> bk.Autocorrelation:
 @app.command()
 def descramble(
     weights: Annotated[
-        Path, typer.Argument(metavar="W.npy", help="Weights (n_outputs, n_inputs), or of a convolution (out, in, k…).")
+        Path,
+        typer.Argument(
+            metavar="W.npy",
+            help="Weights (n_outputs, n_inputs), or of a convolution (out, in, k…); or a model (see spectra).",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The result: P, P W, costs and spectra, as .npz.")],
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which layer of a model; not needed where there is only one.")
+    ] = None,
     inputs: Annotated[
         Path | None,
         typer.Option(metavar="X.npy", help="Inputs of the layer (n_samples, n_inputs); mapped and streamed."),
@@ -279,9 +308,7 @@ def descramble(
         raise Refused("descramble: give exactly one of --inputs, --autocorrelation and --isotropic")
     check_outputs(output, plot)
     smooth = _penalty(penalty, order)
-    weight = _load(weights, "W")
-    if weight.ndim < 2 or 0 in weight.shape:
-        raise Refused(f"W ({weights}): expected a matrix, got shape {weight.shape}")
+    weight = _layer(weights, layer)
     options: dict[str, Any] = {"penalty": smooth, "group": group.value, "center": center, "seed": seed}
     if bias is not None:
         options["bias"] = _load(bias, "bias")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from . import _arrays, _options
 from ._arrays import Operand, Space
 from ._errors import InvalidArgument, InvalidType
 
-__all__ = ["GraphLayer", "accept_edges", "accept_layers", "transition"]
+__all__ = ["GraphLayer", "accept_edges", "accept_layers", "exchanged", "layers_of_source", "transition"]
 
 #: What a mapping may hold; objects are asked for the same names.
 KEYS = ("weight", "bias", "norm", "groups", "transposed", "name")
@@ -86,6 +88,52 @@ def accept_layers(layers: Any) -> tuple[list[GraphLayer], Space]:
     ], space
 
 
+def layers_of_source(
+    source: Any,
+    edges: Sequence[tuple[int | str, int | str]] | None,
+    method: str,
+    select: str | Sequence[str] | None = None,
+) -> tuple[dict[str, Any], Sequence[tuple[int | str, int | str]]]:
+    """Layers of a file, a module or a model, and their edges: given, its own where shapes fit, or neighbours."""
+    from .models._load import chosen_layers, open_model
+    from .models._model import Model, some
+
+    with contextlib.ExitStack() as stack:
+        model = source if isinstance(source, Model) else stack.enter_context(open_model(source, "layers"))
+        chosen = chosen_layers(model, select)
+        taken: dict[str, Any] = {}
+        for one in chosen:
+            weight = one.read()
+            # What an embedding writes are its features, the columns of its table.
+            taken[one.name] = {"weight": weight.T if one.kind == "embedding" else weight}
+            if one.groups > 1:
+                taken[one.name]["groups"] = one.groups
+        own = model.edges
+    if edges is not None:
+        return taken, edges
+    pairs = itertools.pairwise(taken) if own is None else (pair for pair in own if set(pair) <= set(taken))
+    found = _fitting(taken, list(pairs), method)
+    if not found and len(taken) > 1:
+        named = some(list(taken))
+        raise InvalidArgument("edges", f"no layer of {named} has the inputs that the one before writes: give them")
+    return taken, found
+
+
+def _fitting(
+    layers: Mapping[str, Any], pairs: Sequence[tuple[str, str]], method: str
+) -> list[tuple[int | str, int | str]]:
+    """Those of the pairs whose shapes fit."""
+    accepted = {layer.name: layer for layer in accept_layers(layers)[0]}
+    found: list[tuple[int | str, int | str]] = []
+    for a, b in pairs:
+        try:
+            transition(accepted[a], accepted[b], method, "layers")
+        except InvalidArgument:
+            continue
+        found.append((a, b))
+    return found
+
+
 def _parts(layer: Any, label: str) -> dict[str, Any]:
     """What KEYS say of a layer."""
     if isinstance(layer, Mapping):
@@ -114,8 +162,9 @@ def _layer(operand: Operand, space: Space, name: str, part: dict[str, Any]) -> G
             "comes with the weight that it belongs to, as {'weight': …, 'bias': …, 'norm': …}",
         )
     groups = 1 if part.get("groups") is None else _options.count(f"{label}.groups", part["groups"], least=1)
-    if part.get("transposed") and math.prod(operand.shape) > 0:
-        operand = _swapped(operand, groups)
+    turn = part.get("transposed") is not None and _options.flag(f"{label}.transposed", part["transposed"])
+    if turn and math.prod(operand.shape) > 0:
+        operand = exchanged(operand, groups)
     n_out, kernel = operand.shape[0], tuple(operand.shape[2:])
     if groups > 1 and n_out % groups:
         raise InvalidArgument(label, f"{n_out} output channels do not divide into {groups} groups")
@@ -126,7 +175,7 @@ def _layer(operand: Operand, space: Space, name: str, part: dict[str, Any]) -> G
     return GraphLayer(name, n_out, operand.shape[1] * groups, kernel, groups, bias, operand)
 
 
-def _swapped(operand: Operand, groups: int) -> Operand:
+def exchanged(operand: Operand, groups: int) -> Operand:
     """Weights (in, out / groups, k…) of a transposed convolution as (out, in / groups, k…)."""
     xp, shape = operand.space.xp, operand.shape
     if shape[0] % groups:

@@ -54,7 +54,7 @@ def progress(title: str, total: int | None, wanted: bool | None, note: str = "")
             yield count
         return
     columns = (
-        TextColumn("{task.description:<40}", markup=False),
+        TextColumn("{task.description:<40}", markup=False),  # names may hold brackets
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn() if total is None else TimeRemainingColumn(),

@@ -11,7 +11,15 @@ from . import _arrays, _options
 from ._arrays import Space
 from ._errors import InvalidArgument, InvalidType
 from ._graph_edges import GraphEdges, GraphSignificance
-from ._graph_layers import GraphLayer, Transition, accept_edges, accept_layers, layer_number, transition
+from ._graph_layers import (
+    GraphLayer,
+    Transition,
+    accept_edges,
+    accept_layers,
+    layer_number,
+    layers_of_source,
+    transition,
+)
 from ._graph_measures import GraphPath
 from ._graph_null import edge_threshold
 
@@ -209,16 +217,17 @@ def spectral_graph(
 
     Parameters
     ----------
-    layers : sequence of layers, or mapping of names to layers
-        Each an array (out, in) or (out, in / groups, k…); or a mapping, or an object such as torch.nn.Conv2d, with
-        ``weight`` and optionally ``bias``, ``groups``, ``transposed`` (weights of a transposed convolution,
-        (in, out / groups, k…)), ``name`` and ``norm``: a batch normalization that follows, with ``running_mean``,
-        ``running_var``, ``weight``, ``bias`` and ``eps``, which is folded into the weights. Biases have no part in the
-        graph. Strides, paddings and dilations do not matter. All layers of one library, on one device; dtypes may
-        differ.
+    layers : sequence of layers, mapping of names to layers, path, torch.nn.Module, or Model
+        A path, a module or what `models.load` gives: all layers of weights in it. Else each layer an array (out, in) or
+        (out, in / groups, k…); or a mapping, or an object such as torch.nn.Conv2d, with ``weight`` and optionally
+        ``bias``, ``groups``, ``transposed`` (weights of a transposed convolution, (in, out / groups, k…)), ``name`` and
+        ``norm``: a batch normalization that follows, with ``running_mean``, ``running_var``, ``weight``, ``bias`` and
+        ``eps``, which is folded into the weights. Biases have no part in the graph. Strides, paddings and dilations do
+        not matter. All layers of one library, on one device; dtypes may differ.
     edges : sequence of (from, to), optional
-        Which layer's outputs which layer reads, by number or name; each layer and the next by default. Any directed
-        graph: residual blocks, or all writers of a transformer's residual stream with all readers after them.
+        Which layer's outputs which layer reads, by number or name; each layer and the next by default (of a file that
+        holds the graph, that graph; of files and modules only where shapes fit). Any directed graph: residual blocks,
+        or all writers of a transformer's residual stream with all readers after them.
     method : {"svr", "cosvr"}, default "svr"
         Where the positions of a kernel go: "svr" decomposes out × (in k…), "cosvr" (out k…) × in. The same for fully
         connected layers.
@@ -266,6 +275,10 @@ def spectral_graph(
     """
     word = _options.option("method", method, METHODS)
     kept = 0 if rank is None else _options.count("rank", rank, least=1)
+    from .models._load import is_source
+
+    if is_source(layers):
+        layers, edges = layers_of_source(layers, edges, word)
     found, space = accept_layers(layers)
     pairs = accept_edges(edges, found)
     joints = [

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,18 +15,29 @@ import numpy as np
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 import brockett as bk
 from brockett import _files
 from brockett._analyze import graph_of
 from brockett._commands import Refused, app, check_outputs, console
 
-Weights = Annotated[Path, typer.Argument(metavar="FILE", help="Weights: an .npz or .safetensors file.")]
+Weights = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Weights: safetensors (or an index of shards, or a folder), .npz, ONNX, Keras, a PyTorch checkpoint.",
+    ),
+]
 Select = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATTERN", help="Only layers whose name matches, such as 'encoder.*'; may be given again."),
+    typer.Option(
+        metavar="PATTERN", help="Only layers of this name, or that match, such as 'encoder.*'; may be given again."
+    ),
 ]
+FoldNorm = Annotated[bool, typer.Option("--fold-norm", help="Fold the batch normalization after a layer into it.")]
 Plot = Annotated[Path | None, typer.Option(metavar="PNG", help="Picture.")]
 Interactive = Annotated[
     Path | None, typer.Option(metavar="HTML", help="Page to look around in (needs brockett\\[interactive]).")
@@ -66,6 +78,13 @@ def _written(*paths: Path | None) -> None:
             print(f"written: {path}")
 
 
+def _show(table: Table, width: int = 120) -> None:
+    """As wide as it has to be: a name that is cut or folded cannot be pasted to --select or --edge."""
+    wide = console(width)
+    needed = Measurement.get(wide, wide.options.update(width=10_000), table).maximum
+    (wide if needed <= wide.width else Console(width=needed)).print(table)
+
+
 def _number(value: Any, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}g}"
 
@@ -94,6 +113,7 @@ def spectra(
     plot: Plot = None,
     interactive: Interactive = None,
     select: Select = None,
+    fold_norm: FoldNorm = False,
     convention: Annotated[
         Convention, typer.Option(help="Whose normalization of eigenvalues, and what comes with it.")
     ] = Convention.brockett,
@@ -103,10 +123,11 @@ def spectra(
     _check(interactive, output, plot)
     if output is not None and output.suffix.lower() not in (".json", ".csv"):
         raise Refused(f"{output}: expected a name that ends in .json or .csv")
-    found = bk.analyze(file, select=select, convention=convention.value, progress=True)
+    with bk.models.load(file, fold_norm=fold_norm) as model:
+        found = bk.analyze(model, select=select, convention=convention.value, progress=True)
     if output is not None:
         found.save(output)
-    console(150).print(_table(found))
+    _show(_table(found), 150)
     for line in _notes(found):
         print(line)
     if not found.metrics:
@@ -120,7 +141,7 @@ def spectra(
 
 def _table(found: bk.Analysis) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer", no_wrap=True)
     table.add_column("shape", no_wrap=True)
     for title, _ in _SHOWN:
         table.add_column(title, justify="right", no_wrap=True)
@@ -130,14 +151,8 @@ def _table(found: bk.Analysis) -> Table:
             continue
         numbers = (_number(row[column]) for _, column in _SHOWN)
         shape = "×".join(map(str, row["shape"]))
-        table.add_row(_short(row["name"]), shape, *numbers, (row["phase"] or "–").replace("_", " "))
+        table.add_row(Text(row["name"]), shape, *numbers, (row["phase"] or "–").replace("_", " "))
     return table
-
-
-def _short(name: str, width: int = 31) -> str:
-    """The end of a long name, which tells layers apart."""
-    plain = name.removesuffix(".weight")
-    return plain if len(plain) <= width else "…" + plain[1 - width :]
 
 
 def _notes(found: bk.Analysis) -> list[str]:
@@ -169,9 +184,13 @@ def graph(
     plot: Plot = None,
     interactive: Interactive = None,
     select: Select = None,
+    fold_norm: FoldNorm = False,
     edge: Annotated[
         list[str] | None,
-        typer.Option(metavar="FROM:TO", help="Layers that are joined; by default each and the next, where shapes fit."),
+        typer.Option(
+            metavar="FROM:TO",
+            help="Layers that are joined; by default as the file says, or each and the next, where shapes fit.",
+        ),
     ] = None,
     method: Annotated[
         Method, typer.Option(help="Kernel positions to the inputs (svr) or the outputs (cosvr).")
@@ -189,9 +208,9 @@ def graph(
         raise Refused(f"{output}: expected a name that ends in .json, .graphml or .csv")
     if output is not None and output.suffix.lower() == ".graphml" and importlib.util.find_spec("networkx") is None:
         raise Refused(f"{output}: GraphML needs networkx: pip install networkx")
-    pairs = None if not edge else [_pair(one) for one in edge]
-    with Console(stderr=True).status("decomposing the layers"):
-        found = graph_of(file, pairs, method.value, rank or None, select)
+    with bk.models.load(file, fold_norm=fold_norm) as model, Console(stderr=True).status("decomposing the layers"):
+        pairs = None if not edge else [_pair(one, model.names) for one in edge]
+        found = graph_of(model, pairs, method.value, rank or None, select)
         if len(found.layers) == 1:
             raise Refused(f"{file}: {found.layers[0].name} is one layer, there is nothing to join it to")
         options: dict[str, Any] = {
@@ -212,21 +231,22 @@ def graph(
         from brockett._interactive import write_graph
 
         write_graph(found, edges, interactive)
-    console().print(_joints(found, edges))
+    _show(_joints(found, edges))
     _written(output, plot, interactive)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    first, colon, second = text.partition(":")
-    if not colon or not first or not second:
+def _pair(text: str, names: Sequence[str]) -> tuple[str, str]:
+    """FROM:TO; names may hold colons themselves ("onnx::MatMul_3"), so the one between two names that there are."""
+    cuts = [(text[:k], text[k + 1 :]) for k, letter in enumerate(text) if letter == ":" and 0 < k < len(text) - 1]
+    if not cuts:
         raise Refused(f"--edge: expected FROM:TO, two names of layers, got {text!r}")
-    return first, second
+    return next((pair for pair in cuts if pair[0] in names and pair[1] in names), cuts[0])
 
 
 def _joints(found: Any, edges: Any) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("from", overflow="fold")
-    table.add_column("to", overflow="fold")
+    table.add_column("from", no_wrap=True)
+    table.add_column("to", no_wrap=True)
     for title in ("modes", "edges", "by chance", "strongest"):
         table.add_column(title, justify="right", no_wrap=True)
     for number, (a, b) in enumerate(found.layer_edges):
@@ -234,8 +254,8 @@ def _joints(found: Any, edges: Any) -> Table:
         pairs = found.n_resolved[a] * found.n_resolved[b]
         weight = edges.weight[here]
         table.add_row(
-            found.layers[a].name,
-            found.layers[b].name,
+            Text(found.layers[a].name),
+            Text(found.layers[b].name),
             f"{found.n_resolved[a]} × {found.n_resolved[b]}",
             str(int(np.count_nonzero(here))),
             _number(pairs * edges.cut),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -463,7 +464,7 @@ def test_spectra_prints_the_table_and_writes_what_is_asked_for(weights, capsys, 
             for column in ("Q", "spectral_norm", "stable_rank", "alpha", "mp_variance", "mp_soft_rank"):
                 assert f" {row[column]:.3g} " in line
             assert row["phase"].replace("_", " ") in line
-    assert "which_is.deep.fc1" in said.out
+    assert "a_rather_long_name.of_a_block.which_is.deep.fc1.weight" in said.out  # to be pasted
     assert f"weighted alpha of the network: {found.universal.value:.4g}, the mean of 3 layers" in said.out
     assert "not analysed, 1: one axis: a bias or a normalization (conv.bias)" in said.out
     for written in ("t.csv", "s.png", "s.html"):
@@ -515,6 +516,71 @@ def test_graph_options_reach_the_library(weights, capsys):
     expected = bk.analyze("net.npz").graph(rank=7, method="cosvr")
     expected.to_json("expected.json", sigma=1, null="beta", correction="bh")
     assert Path("g.json").read_text() == Path("expected.json").read_text()
+
+
+def test_tables_hold_names_that_can_be_pasted(tmp_path, monkeypatch, capsys):
+    """Long names, brackets and colons: what is printed is what --select and --edge take."""
+    rng = np.random.default_rng(5)
+    long = "a" * 70 + ".deep.weight"
+    layers = {long: rng.standard_normal((20, 30)), "x::b:0": rng.standard_normal((25, 20))}
+    layers |= {"rnn.weight_ih_l0": rng.standard_normal((60, 25)), "rnn.weight_hh_l0": rng.standard_normal((60, 15))}
+    np.savez(tmp_path / "net.npz", **layers)
+    monkeypatch.chdir(tmp_path)
+    assert main(["spectra", "net.npz"]) == 0
+    said = capsys.readouterr().out
+    names = [long, "x::b:0", *(f"rnn.weight_{role}_l0[{gate}]" for role in ("ih", "hh") for gate in "ifgo")]
+    for name in names:
+        assert f" {name} " in said
+        assert main(["spectra", "net.npz", "--select", name, "-o", "t.csv"]) == 0
+        capsys.readouterr()
+        assert [line.split(",")[0] for line in Path("t.csv").read_text().splitlines()] == ["name", name]
+    assert main(["graph", "net.npz", "--edge", f"{long}:x::b:0", "--edge", "x::b:0:rnn.weight_ih_l0[g]"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[:2] for line in said.splitlines() if " × " in line] == [
+        [long, "x::b:0"],
+        ["x::b:0", "rnn.weight_ih_l0[g]"],
+    ]
+
+
+def test_models_of_other_formats(tmp_path, monkeypatch, capsys):
+    onnx = pytest.importorskip("onnx")
+    rng = np.random.default_rng(6)
+    arrays = {name: rng.standard_normal((12, 12, 3)).astype(np.float32) for name in ("first", "second")}
+    arrays |= {name: np.abs(rng.standard_normal(12)).astype(np.float32) + 1 for name in ("gamma", "beta", "mu", "var")}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "first"], ["a"]),
+        onnx.helper.make_node("BatchNormalization", ["a", "gamma", "beta", "mu", "var"], ["b"]),
+        onnx.helper.make_node("Conv", ["b", "second"], ["y"]),
+    ]
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    value = onnx.helper.make_tensor_value_info
+    ends = [value("x", 1, (1, 12, 9))], [value("y", 1, None)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", *ends, held))
+    onnx.save(model, tmp_path / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    for words, scale in (([], 1), (["--fold-norm"], arrays["gamma"] / np.sqrt(arrays["var"] + 1e-5))):
+        assert main(["spectra", "net.onnx", "-o", "t.json", *words]) == 0
+        first = json.loads(Path("t.json").read_text())["layers"][0]
+        expected = arrays["first"].reshape(12, -1) * np.reshape(scale, (-1, 1))
+        np.testing.assert_allclose(first["singular_values"], np.linalg.svd(expected)[1], rtol=1e-5)
+        assert main(["graph", "net.onnx", *words]) == 0
+        assert ["first", "second"] in [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    np.save("X.npy", rng.standard_normal((50, 36)))
+    assert main(["descramble", "net.onnx", "--layer", "second", "--inputs", "X.npy", "-o", "out.npz"]) == 0
+    same = bk.descramble(arrays["second"], inputs=load("X.npy"))
+    assert bk.Descrambling.load("out.npz").cost == pytest.approx(same.cost, rel=1e-9)
+    capsys.readouterr()
+    rest = ["--inputs", "X.npy", "-o", "out.npz"]
+    several = fails(capsys, "descramble", "net.onnx", *rest)
+    assert "net.onnx: holds 2 layers of weights: name one with --layer (first, second)" in several
+    assert "has no 'third'" in fails(capsys, "descramble", "net.onnx", "--layer", "third", *rest)
+    assert "gamma (net.onnx): one axis" in fails(capsys, "descramble", "net.onnx", "--layer", "gamma", *rest)
+
+
+def test_an_empty_archive_says_so(tmp_path, capsys):
+    np.savez(tmp_path / "none.npz")
+    for name in ("spectra", "graph"):
+        assert "none.npz: is an empty archive, it holds no arrays" in fails(capsys, name, tmp_path / "none.npz")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import brockett as bk
-from brockett import convolution, hypergraph, penalty, random_matrix
+from brockett import convolution, hypergraph, models, penalty, random_matrix
 
 MODULES = [
     "brockett",
@@ -38,6 +38,8 @@ MODULES = [
     "brockett._spectral_graph",
     "brockett._universal_metric",
     "brockett.hypergraph",
+    "brockett.models",
+    "brockett.models._load",
     "brockett.penalty",
 ]
 
@@ -57,6 +59,7 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("", bk, bk.__all__),
         ("convolution.", convolution, convolution.__all__),
         ("hypergraph.", hypergraph, hypergraph.__all__),
+        ("models.", models, models.__all__),
         ("penalty.", penalty, penalty.__all__),
         ("random_matrix.", random_matrix, random_matrix.__all__),
     ]

@@ -56,6 +56,27 @@ def test_accelerate_takes_what_the_recipe_says() -> None:
     np.testing.assert_allclose(names["s"], np.linalg.svd(names["W"], compute_uv=False), rtol=1e-6)
 
 
+def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe,) = [block for block in blocks("python") if "bk.models.load(" in block]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(recipe, "README.md", "exec"), names)
+    state = names["state"]
+    sigma = {key: np.linalg.svd(state[key].reshape(len(state[key]), -1))[1][0] for key in ("conv.weight", "fc.weight")}
+    assert said.getvalue().splitlines() == [
+        f"conv.weight conv2d (16, 3, 3, 3) {sigma['conv.weight']:.3f}",
+        f"fc.weight linear (10, 64) {sigma['fc.weight']:.3f}",
+    ]
+    command = next(block for block in blocks("sh") if "spectra net.npz" in block).split()
+    assert command[0] == "brockett"
+    pytest.importorskip("typer", reason="the command needs the extra 'cli'")
+    from brockett.cli import main
+
+    assert main(command[1:]) == 0
+
+
 def test_first_two_shell_blocks_are_the_two_commands() -> None:
     demo, tests = blocks("sh")[:2]
     assert "python3 -m venv" in demo
