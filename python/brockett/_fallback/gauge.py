@@ -41,16 +41,10 @@ class Rotation:
         return self.GH - 2 * np.outer(u, v)
 
 
-def clusters_of(values: Host, tolerance: float, rank: int = 0) -> list[int]:
-    """Offsets of the runs of equal `values` (descending), and n: neighbours within `tolerance` are one cluster.
-
-    With `rank` > 0 everything from there on is one cluster.
-    """
+def clusters_of(values: Host, tolerance: float) -> list[int]:
+    """Offsets of the runs of equal `values` (descending), and their number: neighbours within `tolerance` are one."""
     cut = -np.diff(values) > tolerance
-    if rank > 0:
-        cut[rank:] = False
-        cut[rank - 1 : rank] = True
-    return [0, *(np.flatnonzero(cut) + 1).tolist(), values.size]
+    return [0, *(np.flatnonzero(cut) + 1).tolist(), values.size] if values.size else [0]
 
 
 def nearest(M: Host, blocks: Sequence[int], clusters: Sequence[int], svd: SVD = np.linalg.svd) -> Rotation:
@@ -84,12 +78,12 @@ def nearest(M: Host, blocks: Sequence[int], clusters: Sequence[int], svd: SVD = 
 
 
 def canonical(U: Host, clusters: Sequence[int], svd: SVD = np.linalg.svd) -> Host:
-    """H (n, n) that fixes U (n, n) by itself: U Hᵀ is the canonical basis of the clusters.
+    """H (r, r) that fixes U (n, r) by itself: U Hᵀ is the canonical basis of the clusters.
 
     A single column: its largest entry positive. A cluster at positions c: nearest to the coordinate axes c.
     """
-    n = U.shape[0]
-    H = np.zeros((n, n))
+    r = U.shape[1]
+    H = np.zeros((r, r))
     for lo, hi in itertools.pairwise(clusters):
         if hi - lo == 1:
             column = U[:, lo]
