@@ -16,6 +16,8 @@ using linalg::Op;
 namespace {
 
 constexpr int kMaxSweeps = 200;
+// Alternating polar factors that move no further than this have arrived.
+constexpr double kSettled = 1e-12;
 
 // polar factor (column-major) of [[a, b], [c, d]]: the better of the nearest rotation and the nearest reflection
 void polar2(double a, double b, double c, double d, bool flip, double* g, double& smallest) {
@@ -183,17 +185,70 @@ double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double
     la_.multiply(Op::transpose, Op::none, 1.0, Ht, K, 0.0, product);
     return step(c.crossing_blocks, Gt, flipped, weakest);
   };
-  index_t weak_cluster = 0, weak_block = 0;
+  // all of G that is not the identity, its blocks side by side
+  index_t height = 0, columns = 0;
+  for (const Part& b : c.crossing_blocks) {
+    height = std::max(height, b.size);
+    columns += b.size;
+  }
+  const auto packed = [&] {
+    Buffer<double> out(la_, height, columns);
+    la_.fill(out, 0.0);
+    index_t at = 0;
+    for (const Part& b : c.crossing_blocks) {
+      la_.copy(Gt.mat().block(b.lo - lo, b.lo - lo, b.size, b.size), out.mat().block(0, at, b.size, b.size));
+      at += b.size;
+    }
+    return out;
+  };
+  const auto unpack = [&](const Buffer<double>& from, Buffer<double>& to) {
+    index_t at = 0;
+    for (const Part& b : c.crossing_blocks) {
+      la_.copy(from.mat().block(0, at, b.size, b.size), to.mat().block(b.lo - lo, b.lo - lo, b.size, b.size));
+      at += b.size;
+    }
+  };
+
+  index_t weak_cluster = 0, weak_block = 0, ignored = 0;
   double in_clusters = 0, in_blocks = 0, before = -std::numeric_limits<double>::infinity();
-  for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
+  Buffer<double> arrived, moved;  // where the step before ended, and how far it went
+  bool extrapolated = false;
+  for (int sweep = 0, still = 0; sweep < kMaxSweeps; ++sweep) {
+    Buffer<double> step_now = packed();
     in_clusters = clusters_step(-1, weak_cluster);
     in_blocks = blocks_step(-1, weak_block);
     const double trace = la_.dot(Gt, product);
-    if (trace - before <= 1e-15 * std::abs(trace)) break;
+    if (extrapolated && trace < before) {  // too far: on from where the step before ended
+      unpack(arrived, Gt);
+      moved = {};
+      extrapolated = false;
+      continue;
+    }
+    Buffer<double> now = packed();
+    la_.scale(-1.0, step_now);
+    la_.add(1.0, now, step_now);
+    still = trace - before <= 1e-15 * std::abs(trace) ? still + 1 : 0;
+    if (la_.norm(step_now) <= kSettled || still == 2) break;
     before = trace;
+    // Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the secant
+    // method where one angle is all that is free), and back onto the orthogonal matrices.
+    extrapolated = false;
+    if (moved.data()) {
+      la_.add(-1.0, step_now, moved);
+      const double change = la_.norm(moved);
+      const double share = change > 0 ? la_.dot(step_now, moved) / change / change : 0;
+      if (std::isfinite(share) && share > -1) {
+        la_.scale(-share, arrived);
+        la_.add(1 + share, now, arrived);
+        unpack(arrived, product);
+        step(c.crossing_blocks, Gt, -1, ignored);
+        extrapolated = true;
+      }
+    }
+    arrived = std::move(now);
+    moved = std::move(step_now);
   }
   if (flip) {
-    index_t ignored = 0;
     if (in_blocks <= in_clusters) {
       blocks_step(weak_block, ignored);
     } else {
