@@ -59,9 +59,9 @@ class Descrambling:
     blocks : array of int64 (n_blocks + 1,)
         Where each block of equal penalty eigenvalues starts, with n at the end.
     block_error : array (n_blocks,), float64, or None
-        Sampling error of the subspace of each block, sqrt(E‖sin Θ‖²_F), at most the square root of its size; with `rank`
-        an upper bound of it, and that square root beyond the cut. None where the number of samples is unknown, sources
-        are stacked, and for permutations.
+        Sampling error of the subspace of each block, sqrt(E‖sin Θ‖²_F), at most the square root of its size; with
+        `rank` an upper bound of it, and that square root beyond the cut. None where the number of samples is unknown,
+        sources are stacked, and for permutations.
     used : dict
         What went in: source, engine, n_samples, center, bias, penalty, group, gauge, precision and method of R, the
         model of the errors, …
@@ -245,10 +245,11 @@ def descramble(
         Which of the equally good P is returned: the one nearest to I (no data give P = I), P = T Uᵀ with sign-fixed
         eigenvectors, or the one nearest to a given orthogonal P0. Compare the P of two computations in one gauge only.
     rank : int, optional
-        Treat the spectrum beyond the first `rank` directions as noise: the smoothest modes get the leading directions as
-        ever, and the rest is moved as little as it can be, so that P - I (or P - P0) has rank 2 `rank` or a little more. For
-        large layers of which a few directions are wanted: n² rank operations instead of n³. A cut through equal
-        variances is moved to before them. `optimum` is then unknown, `bound` is below it. Ignored for permutations.
+        Treat the spectrum beyond the first `rank` directions as noise: the smoothest modes get the leading directions
+        as ever, and the rest is moved as little as it can be, so that P - I (or P - P0) has rank 2 `rank` or a little
+        more. For large layers of which a few directions are wanted: n² rank operations instead of n³. A cut through
+        equal variances is moved to before them. `optimum` is then unknown, `bound` is below it. Ignored for
+        permutations.
     seed : int, default 0
         Of the randomized starts of the permutation search; the same seed gives the same bits on every engine.
     starts : int, default 8
@@ -287,12 +288,13 @@ def descramble(
     not unique: rows within blocks of equal λ or σ may be mixed. `gauge_conditioning` tells how well the gauge fixed
     that, and `block_error` how much of each block the sample fixed. The sampling errors assume independent samples.
 
-    With `rank` = r, after C is there: some 10 r products of C with a vector by block Lanczos, to a residual of 1e-13, or
-    a decomposition where that is cheaper; 24 n² r flops for P, P W and the cost from C, n² log n for the modes. The
-    complement of the leading directions is mapped onto that of the r smoothest modes by the direct rotation between them
-    (Davis and Kahan, SIAM J. Numer. Anal. 7 (1970) 1), which is the identity but for 2 r dimensions. A gauge given as P0
-    adds n³ flops to see that it is orthogonal; where it is so to 1e-6 only, its polar factor is meant. A C that is not
-    positive semidefinite is refused where Lanczos meets a negative variance, and not looked for beyond that.
+    With `rank` = r, after C is there: some 10 r products of C with a vector by block Lanczos, to a residual of 1e-13,
+    or a decomposition where that is cheaper; 24 n² r flops for P, P W and the cost from C, n² log n for the modes
+    (samples are gone through again for the cost, 2 N n²). The complement of the leading directions is mapped onto that
+    of the r smoothest modes by the direct rotation between them (Davis and Kahan, SIAM J. Numer. Anal. 7 (1970) 1),
+    which is the identity but for 2 r dimensions. A gauge given as P0 adds n³ flops to see that it is orthogonal; where
+    it is so to 1e-6 only, its polar factor is meant. A C that is not positive semidefinite is refused where Lanczos
+    meets a negative variance, and not looked for beyond that.
 
     References
     ----------

@@ -144,8 +144,8 @@ def _alternate(M: Host, blocks: Sequence[slice], clusters: Sequence[slice], svd:
         if np.linalg.norm(step) <= SETTLED or still == 2:
             break
         before, now, extrapolated = trace, G.copy(), False
-        # Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the secant
-        # method where one angle is all that is free), and back onto the orthogonal matrices.
+        # Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the
+        # secant method where one angle is all that is free), and back onto the orthogonal matrices.
         if moved is not None and arrived is not None and (change := float(np.linalg.norm(moved - step))) > 0:
             share = float(np.sum(step * (moved - step))) / change**2
             if math.isfinite(share) and share > -1:

@@ -1,14 +1,14 @@
 """The descrambler of the leading directions alone: the spectrum beyond them is one cluster, moved as little as can be.
 
-P maps A = span(U_r) onto B = span(T_r) and, in the way nearest to P₀, the complement of A onto that of B. Let P₀ = I (else
-P₀ᵀ P and P₀ᵀ T). On the complement of Z = A + B the identity does that, for every choice within A and B. What is left is
-the same problem in the at most 2 r dimensions of Z: in an orthonormal basis Q = [U_r, …] of it the eigenvectors are I, the
-modes Qᵀ T_r are completed to a square, their overlap decides the gauge, and P = I + Q (P_z - I) Qᵀ. Where r cuts a block of
-equal penalty the whole block goes into Z: which of its directions is a leading one is the gauge's choice.
+P maps A = span(U_r) onto B = span(T_r) and, in the way nearest to P₀, the complement of A onto that of B. Let P₀ = I
+(else P₀ᵀ P and P₀ᵀ T). On the complement of Z = A + B the identity does that, for every choice within A and B. What is
+left is the same problem in the at most 2 r dimensions of Z: in an orthonormal basis Q = [U_r, …] of it the eigenvectors
+are I, the modes Qᵀ T_r are completed to a square, their overlap decides the gauge, and P = I + Q (P_z - I) Qᵀ. Where r
+cuts a block of equal penalty the whole block goes into Z: which of its directions is a leading one is the gauge's choice.
 
 In the canonical gauge the vectors beyond r are the images of the coordinate axes under the direct rotation between
-E = I_r X and A = U_r Y, aligned by I_rᵀ U_r = X cos Θ Yᵀ: I - (E + A)(1 + cos Θ)⁻¹(E + A)ᵀ + 2 A Eᵀ (Davis and Kahan, SIAM
-J. Numer. Anal. 7 (1970) 1).
+E = I_r X and A = U_r Y, aligned by I_rᵀ U_r = X cos Θ Yᵀ: I - (E + A)(1 + cos Θ)⁻¹(E + A)ᵀ + 2 A Eᵀ (Davis and Kahan,
+SIAM J. Numer. Anal. 7 (1970) 1).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _by_krylov(y: Preactivations, count: int) -> tuple[Host, Array, float] | Non
     worth, max_columns = _worth_it(y.n, count)
     if not worth:
         return None
-    xp, C, n = y.xp, y.C, y.n
+    xp, C = y.xp, y.C
     L = Lanczos(_Moments(y), count, 0, 0)
     next_check, last_error, last_columns, smallest = count + count // 2 + 2 * L.width, 0.0, 0, math.inf
     while True:
@@ -158,7 +158,7 @@ def _by_krylov(y: Preactivations, count: int) -> tuple[Host, Array, float] | Non
 
 
 def modes_needed(blocks: Sequence[int], r: int) -> int:
-    """All up to the end of the block that r cuts, or up to its start where it is the last: then the tail is solved in it."""
+    """Up to the end of the block that r cuts, or up to its start where it is the last: then the tail is solved in it."""
     end = next(i for i, b in enumerate(blocks) if b >= r)
     return blocks[end] if blocks[end] < blocks[-1] else blocks[end - 1]
 
