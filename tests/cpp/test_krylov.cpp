@@ -283,7 +283,7 @@ TYPED_TEST(KrylovTest, leading_eigenvectors_by_either_method) {
       }),  // more equal ones than a block is wide
       falling([](Real i) { return i < 5 ? 5 - i : Real{0}; }),  // fewer than are asked for
       falling([](Real) { return Real{0}; })};
-  auto& la = this->context.backend().full();
+  auto& full = this->context.backend().full();
   for (std::size_t k = 0; k < spectra.size(); ++k) {
     const HostMatrix<double> C = with_eigenvalues(spectra[k], 300 + static_cast<unsigned>(k)).template as<double>();
     const auto device = this->to_device(C);
@@ -294,7 +294,7 @@ TYPED_TEST(KrylovTest, leading_eigenvectors_by_either_method) {
       EXPECT_EQ(found.columns > 0, method == LeadingMethod::krylov);
       HostMatrix<double> U(n, count);
       std::vector<double> host(static_cast<std::size_t>(n * count));
-      la.download(found.U, host.data());
+      full.download(found.U, host.data());
       for (index_t j = 0; j < count; ++j) {
         for (index_t i = 0; i < n; ++i) U(i, j) = host[static_cast<std::size_t>(i + j * n)];
       }

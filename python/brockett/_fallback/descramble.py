@@ -76,7 +76,7 @@ def descramble(
     gauge : {"identity", "canonical", "given"}
         Which of the equally good P: nearest to I, T Uᵀ with vectors fixed by themselves, nearest to `P0` (n, n).
     rank : int
-        Above 0 and below n: σ² from this position on count as one cluster, fixed by the gauge alone; they are not known.
+        Above 0 and below n: σ² from this position on count as one cluster, fixed by the gauge alone.
     seed, starts, max_sweeps : int
         Of the search for a permutation.
     dtype : {"float32", "float64"}

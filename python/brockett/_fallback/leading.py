@@ -4,7 +4,7 @@ P maps A = span(U_r) onto B = span(T_r) and, in the way nearest to P₀, the com
 (else P₀ᵀ P and P₀ᵀ T). On the complement of Z = A + B the identity does that, for every choice within A and B. What is
 left is the same problem in the at most 2 r dimensions of Z: in an orthonormal basis Q = [U_r, …] of it the eigenvectors
 are I, the modes Qᵀ T_r are completed to a square, their overlap decides the gauge, and P = I + Q (P_z - I) Qᵀ. Where r
-cuts a block of equal penalty the whole block goes into Z: which of its directions is a leading one is the gauge's choice.
+cuts a block of equal penalty the whole block goes into Z: which of its directions is a leading one the gauge decides.
 
 In the canonical gauge the vectors beyond r are the images of the coordinate axes under the direct rotation between
 E = I_r X and A = U_r Y, aligned by I_rᵀ U_r = X cos Θ Yᵀ: I - (E + A)(1 + cos Θ)⁻¹(E + A)ᵀ + 2 A Eᵀ (Davis and Kahan,
@@ -158,7 +158,7 @@ def _by_krylov(y: Preactivations, count: int) -> tuple[Host, Array, float] | Non
 
 
 def modes_needed(blocks: Sequence[int], r: int) -> int:
-    """Up to the end of the block that r cuts, or up to its start where it is the last: then the tail is solved in it."""
+    """Up to the end of the block that r cuts, or to its start where it is the last: then the tail is solved in it."""
     end = next(i for i, b in enumerate(blocks) if b >= r)
     return blocks[end] if blocks[end] < blocks[-1] else blocks[end - 1]
 
