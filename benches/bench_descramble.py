@@ -80,6 +80,100 @@ def bench_closed_form(benchmark, measure, size, n, peer):
     measure(run, check, rounds=25 if n <= 256 else 7 if n <= 1024 else 3)
 
 
+@functools.lru_cache(maxsize=1)
+def heavy_tailed(n: int) -> np.ndarray:
+    """W of singular values 1/i and random vectors: C = W Wᵀ has the eigenvalues i⁻²."""
+    rng = np.random.Generator(np.random.Philox(n + 1))
+    U, V = (np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(2))
+    return np.asfortranarray((U / np.arange(1.0, n + 1)) @ V)
+
+
+def of_layer(W: np.ndarray, rank: int = 0, verify: bool = False) -> dict:
+    """Everything from W on, white inputs: C = W Wᵀ, P in the gauge nearest to the identity, P W."""
+    penalty = bk.penalty.FourierDerivative()._spec()
+    return _engine.load("cpu").module.descramble(
+        W, {"kind": "isotropic"}, penalty, "orthogonal", "identity", None, rank, 0, 0, 0, "float64", verify
+    )
+
+
+def dsyrk_dsyevd(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pytest.importorskip("scipy", reason="scipy is an optional peer")
+    from scipy.linalg import eigh
+    from scipy.linalg.blas import dsyrk
+
+    return eigh(dsyrk(1.0, W, lower=1), lower=True, overwrite_a=True, driver="evd", check_finite=False)
+
+
+LAYER_PEERS = ("brockett, with P W", "scipy dsyrk + dsyevd")
+
+
+@pytest.mark.parametrize("peer", LAYER_PEERS)
+@pytest.mark.parametrize("n", [1024, 2048, pytest.param(4096, marks=pytest.mark.large)])
+def bench_whole_layer(benchmark, measure, size, n, peer):
+    benchmark.group = f"descrambler of a layer, R = I, n = {n}: P, gauge and optimum"
+    n = size(n)
+    W = heavy_tailed(n)
+    squares = np.arange(1.0, n + 1) ** -2
+    optimum = float(bk.penalty.FourierDerivative().eigenvalues(n) @ squares)
+
+    def check(answer):
+        if peer == "scipy dsyrk + dsyevd":
+            w, U = answer
+            np.testing.assert_allclose(w[::-1], squares, atol=1e-13)
+            assert np.linalg.norm(W @ (W.T @ U) - U * w) < 1e-12 * n
+            return None
+        P = answer["P"]
+        assert np.max(np.abs(P @ P.T - np.eye(n))) < 1e-12
+        rounding = 1e-16 * (n / 2) ** 4 * np.sqrt(n)
+        cost = bk.brockett_cost(P, W @ W.T).value
+        assert abs(cost - optimum) <= 1e-9 * optimum + rounding
+        assert abs(answer["optimum"] - optimum) <= 1e-9 * optimum + rounding
+        return {"cost over optimum - 1": cost / optimum - 1}
+
+    run = (lambda: of_layer(W)) if peer == LAYER_PEERS[0] else (lambda: dsyrk_dsyevd(W))
+    measure(run, check, rounds=7 if n <= 1024 else 3)
+
+
+@pytest.mark.parametrize("peer", ["brockett, rank 16", "rank 64", "rank 256", "all", "rank 16, costs verified"])
+@pytest.mark.parametrize("n", [1024, 2048, pytest.param(4096, marks=pytest.mark.large)])
+def bench_leading_directions(benchmark, measure, size, n, peer):
+    benchmark.group = f"descrambler given C, n = {n}, of the leading directions"
+    n = size(n)
+    W = heavy_tailed(n)
+    C = W @ W.T
+    C = (C + C.T) / 2
+    rank = next((int(word) for word in peer.replace(",", "").split() if word.isdigit()), 0)
+    rank = min(rank, n // 4)
+    verify = "verified" in peer
+    penalty = bk.penalty.FourierDerivative()
+    T = penalty.basis(n)
+
+    def run():
+        return _engine.load("cpu").module.descramble(
+            None, {"kind": "covariance", "C": C, "n_samples": 0}, penalty._spec(),
+            "orthogonal", "identity", None, rank, 0, 0, 0, "float64", verify,
+        )  # fmt: skip
+
+    U = np.linalg.eigh(C)[1][:, ::-1][:, :rank]
+    below = rank - 1 if rank % 2 == 0 else rank  # modes of whole blocks
+
+    def check(answer):
+        P = answer["P"]
+        orthogonality = float(np.max(np.abs(P @ P.T - np.eye(n))))
+        assert orthogonality < 1e-12
+        if rank == 0:
+            return {"orthogonality": orthogonality}
+        rows = P.T @ T[:, :below]
+        distance = float(np.linalg.norm(rows - U[:, :below] @ (U[:, :below].T @ rows), 2))
+        assert distance < 1e-9
+        if verify:
+            cost = bk.brockett_cost(P, C).value
+            assert answer["cost"] == pytest.approx(cost, rel=1e-9, abs=1e-16 * (n / 2) ** 4 * np.sqrt(n))
+        return {"orthogonality": orthogonality, "angle of the leading directions": distance}
+
+    measure(run, check, rounds=5 if n <= 2048 else 3)
+
+
 @pytest.mark.parametrize("peer", ["brockett", "Cayley + L-BFGS to 1 %"])
 @pytest.mark.parametrize("n", [16, pytest.param(80, marks=pytest.mark.large)])
 def bench_against_iteration(benchmark, measure, timed, n, peer):

@@ -1,5 +1,7 @@
 #include "cost.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "check.hpp"
@@ -58,6 +60,46 @@ double evaluate_cost(const Preactivations::Impl& y, const PenaltyBasis& basis, M
     Buffer<double> Z(la, n, n);
     la.multiply(Op::none, Op::none, 1.0, y.C, Qt, 0.0, Z);
     la.column_dots(Qt, Z, q.data());
+  }
+  return weighted(basis, q);
+}
+
+double evaluate_cost(const Preactivations::Impl& y, const PenaltyBasis& basis, const LeadingDescrambler& P,
+                     Mat<const double> returned, const Buffer<double>* Pt, const LeadingSpectrum& lead) {
+  const bool factored = P.base != LeadingDescrambler::Base::reference;  // a dense P0 has to be multiplied by C as it is
+  if (y.has_samples() || y.F.data() || !factored) return evaluate_cost(y, basis, returned);
+  auto& la = y.context.backend().full();
+  const index_t n = y.n, z = P.F.cols();
+  Buffer<double> K(la, n, n), Q(la, n, n);  // C P^T T, and the returned P^T T
+  la.copy(y.C, K);
+  if (z > 0) {
+    Buffer<double> CF(la, n, z);
+    la.multiply(Op::none, Op::none, 1.0, y.C, P.F, 0.0, CF);
+    la.multiply(Op::none, Op::transpose, 1.0, CF, P.G, 1.0, K);
+  }
+  if (P.base == LeadingDescrambler::Base::identity) basis.apply(Op::transpose, K);
+  la.copy(returned, Q);
+  basis.apply(Op::transpose, Q);
+  std::vector<double> q(static_cast<std::size_t>(n));
+  la.column_dots(Q, K, q.data());
+  if (Pt) {  // q = p + d: (p + d) C (p + d)^T = q C p^T + d C p^T + d C d^T
+    Buffer<double> D(la, n, n);
+    la.copy(*Pt, D);
+    basis.apply(Op::transpose, D);
+    la.scale(-1.0, D);
+    la.add(1.0, Q, D);
+    std::vector<double> first(q.size()), second(q.size()), along(q.size());
+    la.column_dots(D, K, first.data());
+    la.column_dots(D, D, second.data());
+    if (const index_t r = lead.U.cols; r > 0) {
+      Buffer<double> UD(la, r, n);
+      la.multiply(Op::transpose, Op::none, 1.0, lead.U, D, 0.0, UD);
+      std::vector<double> scale;
+      for (const double v : lead.variances) scale.push_back(std::sqrt(std::max(0.0, v - lead.rest_mean)));
+      la.scale_rows(UD, scale.data());
+      la.column_dots(UD, UD, along.data());
+    }
+    for (std::size_t i = 0; i < q.size(); ++i) q[i] += first[i] + along[i] + lead.rest_mean * second[i];
   }
   return weighted(basis, q);
 }

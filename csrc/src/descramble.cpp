@@ -10,9 +10,13 @@
 #include "cost.hpp"
 #include "gauge.hpp"
 #include "gram.hpp"
+#include "leading_descrambler.hpp"
+#include "leading_eigen.hpp"
+#include "linear_maps.hpp"
 #include "penalty_basis.hpp"
 #include "permutation.hpp"
 #include "preactivations.hpp"
+#include "sampling_error.hpp"
 
 namespace brockett {
 
@@ -87,57 +91,48 @@ Principal singular(const Preactivations::Impl& y) {
   return out;
 }
 
-// Sampling error of the subspace of each block: E ||sin Theta_b||^2 = (1/N) sum_{i in b, j not in b} m_ij / (s_i - s_j)^2,
-// m_ij = s_i s_j for Gaussian samples, E[z_i^2 z_j^2] of the principal components z in general (n x n, in units of s_1^2;
-// empty: Gaussian); infinite where s_i and s_j are one of `ties`
-std::vector<double> block_errors(std::vector<double> s, const std::vector<index_t>& ties,
-                                 const std::vector<index_t>& blocks, index_t n_samples,
-                                 const std::vector<double>& moments) {
-  if (const double largest = s[0]; largest > 0) {  // products of variances of extreme scale leave float64
-    for (auto& v : s) v /= largest;
-  }
-  const index_t n = static_cast<index_t>(s.size());
-  std::vector<double> out;
-  for (std::size_t b = 0; b + 1 < blocks.size(); ++b) {
-    const index_t lo = blocks[b], hi = blocks[b + 1];
-    double sum = 0;
-    for (index_t i = lo; i < hi; ++i) {
-      for (index_t j = 0; j < n; ++j) {
-        if (j >= lo && j < hi) continue;
-        const double si = s[static_cast<std::size_t>(i)], sj = s[static_cast<std::size_t>(j)];
-        const double gap = si - sj;
-        const bool tied =
-            std::upper_bound(ties.begin(), ties.end(), i) == std::upper_bound(ties.begin(), ties.end(), j);
-        if (tied || gap == 0) {
-          sum = std::numeric_limits<double>::infinity();
-          continue;
-        }
-        // ratios one by one: the square of a small gap may vanish
-        const double m = moments.empty()
-                             ? (si / gap) * (sj / gap)
-                             : moments[static_cast<std::size_t>(std::max(i, j) + std::min(i, j) * n)] / gap / gap;
-        sum += m;
-      }
-    }
-    out.push_back(std::sqrt(std::min(static_cast<double>(hi - lo), sum / static_cast<double>(n_samples))));
-  }
-  return out;
+// P as it is returned, its cast included, as P^T in float64
+template <class T>
+Buffer<double> as_returned(const Context& context, const Descrambling<T>& out) {
+  auto& la = context.backend().full();
+  Buffer<double> Pt(la, out.P.rows(), out.P.rows());
+  la.convert_from(dtype_of<T>(), out.P.data(), out.P.rows(), Pt);
+  return Pt;
 }
 
-/// E[z_i^2 z_j^2] of z = U^T (y - mean) / sigma_1, lower triangle column-major on the host.
-std::vector<double> fourth_moments(const Preactivations::Impl& y, Mat<const double> U, double variance) {
-  auto& la = y.context.backend().full();
-  Buffer<double> M(la, y.n, y.n);
-  la.fill(M, 0.0);
-  for_each_centred_block(y, [&](Mat<double> Y) {
-    Buffer<double> Z(la, y.n, Y.cols);
-    la.multiply(Op::transpose, Op::none, variance > 0 ? 1 / std::sqrt(variance) : 1.0, U, Y, 0.0, Z);
-    la.square(Z);
-    la.accumulate_outer(Op::none, 1.0 / static_cast<double>(y.n_samples), Z, 1.0, M);
-  });
-  std::vector<double> out(static_cast<std::size_t>(y.n * y.n));
-  la.download(M, out.data());
-  return out;
+// P W, row-major: its memory is the column-major (P W)^T = W^T P^T
+template <class T>
+void multiply_weights(const Context& context, MatrixView<const T> W, Descrambling<T>& out) {
+  auto& la = linalg::of<T>(context.backend());
+  out.weights = make_array<T>(context, W.rows, W.cols);
+  la.multiply(flip(op_of(W)), Op::none, T(1), columns_of(W), columns_of(MatrixView<const T>(out.P.view())), T(0),
+              columns_of(out.weights.view()));
+  check_weights_finite(context, MatrixView<const T>(out.weights.view()));
+}
+
+// the same by the factors: W^T P^T = (W^T + (W^T F) G^T) B
+template <class T>
+void multiply_weights(const Context& context, const PenaltyBasis& basis, const LeadingDescrambler& P,
+                      MatrixView<const T> W, Descrambling<T>& out) {
+  using Base = LeadingDescrambler::Base;
+  if (P.base == Base::reference) return multiply_weights(context, W, out);
+  auto& la = context.backend().full();
+  const auto M = columns_of(W);
+  const Buffer<double> Wd = to_double<T>(context.backend(), M);
+  Buffer<double> Z(la, W.cols, W.rows);
+  if (op_of(W) == Op::none) {
+    la.transpose(Wd, Z);
+  } else {
+    la.copy(Wd, Z);
+  }
+  if (P.F.cols() > 0) {
+    Buffer<double> WF(la, W.cols, P.F.cols());
+    la.multiply(flip(op_of(W)), Op::none, 1.0, Wd, P.F, 0.0, WF);
+    la.multiply(Op::none, Op::transpose, 1.0, WF, P.G, 1.0, Z);
+  }
+  if (P.base == Base::modes) basis.apply(Op::none, Z);
+  out.weights = row_major_array<T>(context, Z);
+  check_weights_finite(context, MatrixView<const T>(out.weights.view()));
 }
 
 template <class T>
@@ -145,20 +140,10 @@ void finish(const Context& context, const Preactivations::Impl& y, const Penalty
             Mat<const double> Pt, const DescrambleParams& params, Descrambling<T>& out) {
   out.P = row_major_array<T>(context, Pt);
   if (params.verify) {
-    // from the P that is returned, rounding of the cast included
-    Buffer<double> cast(context.backend().full(), y.n, y.n);
-    context.backend().full().convert_from(dtype_of<T>(), out.P.data(), y.n, cast);
-    out.cost = evaluate_cost(y, basis, cast);
+    out.cost = evaluate_cost(y, basis, as_returned(context, out));
     out.identity_cost = identity_cost(y, basis);
   }
-  if (!W.empty()) {
-    auto& la = linalg::of<T>(context.backend());
-    out.weights = make_array<T>(context, W.rows, W.cols);
-    // row-major P W: its memory is the column-major (P W)^T = W^T P^T
-    la.multiply(flip(op_of(W)), Op::none, T(1), columns_of(W), columns_of(MatrixView<const T>(out.P.view())), T(0),
-                columns_of(out.weights.view()));
-    check_weights_finite(context, MatrixView<const T>(out.weights.view()));
-  }
+  if (!W.empty()) multiply_weights(context, W, out);
 }
 
 template <class T>
@@ -188,40 +173,159 @@ void solve_permutation(const Context& context, const Preactivations::Impl& y, co
   finish(context, y, basis, W, device, params, out);
 }
 
-template <class T>
-void solve_orthogonal(const Context& context, const Preactivations::Impl& y, const PenaltyBasis& basis,
-                      MatrixView<const T> W, const DescrambleParams& params, const Principal& principal,
-                      Descrambling<T>& out) {
+// the minimiser T G H U^T that the gauge names, all of U (n x n) being known; its transpose
+Buffer<double> minimiser(const Context& context, const PenaltyBasis& basis, Mat<const double> U,
+                         std::vector<index_t> clusters, const DescrambleParams& params, double& conditioning) {
   auto& la = context.backend().full();
-  const auto& lambda = basis.lambda();
-  out.optimum = out.bound = std::inner_product(lambda.begin(), lambda.end(), principal.variances.begin(), 0.0);
-
-  Gauge gauge(context, basis, equal_clusters(principal.values, params.rank), principal.U);
+  Gauge gauge(context, basis.blocks(), std::move(clusters), U);
+  Buffer<double> K;
+  if (params.gauge != GaugeKind::canonical) {
+    K = gauge_overlap(context, basis, U, params.gauge == GaugeKind::given ? params.P0 : MatrixView<const double>());
+  }
   const auto build = [&](bool flip) {  // P^T = U (G H)^T T^T
-    Buffer<double> Pt =
-        params.gauge == GaugeKind::canonical
-            ? gauge.canonical(flip)
-            : gauge.nearest(params.gauge == GaugeKind::given ? params.P0 : MatrixView<const double>(), flip);
+    Buffer<double> Pt = params.gauge == GaugeKind::canonical ? gauge.canonical(flip) : gauge.nearest(K, flip);
     basis.apply(Op::none, Pt);
     return Pt;
   };
   Buffer<double> Pt = build(false);
   if (params.group == Group::special_orthogonal) {
-    Buffer<double> work(la, y.n, y.n);
+    Buffer<double> work(la, basis.n(), basis.n());
     la.copy(Pt, work);
     if (la.determinant_sign(work) < 0) Pt = build(true);
   }
-  out.gauge_conditioning = gauge.conditioning();
+  conditioning = gauge.conditioning();
   context.check_interrupt();
-  finish(context, y, basis, W, Pt, params, out);
+  return Pt;
+}
 
-  if (params.verify && y.n_samples > 0) {
-    const bool moments = y.has_samples();
-    out.block_error =
-        block_errors(principal.variances, equal_clusters(principal.values, 0), basis.blocks(), y.n_samples,
-                     moments ? fourth_moments(y, principal.U, principal.variances[0]) : std::vector<double>());
-    out.error_model = moments ? "moments" : "gaussian";
+template <class T>
+void estimate_errors(const Preactivations::Impl& y, const PenaltyBasis& basis, Mat<const double> U,
+                     const KnownSpectrum& spectrum, Descrambling<T>& out) {
+  if (y.n_samples == 0) return;
+  const bool moments = y.has_samples();
+  const bool any = moments && !spectrum.variances.empty();
+  out.block_error = block_errors(spectrum, basis.blocks(), y.n_samples,
+                                 any ? fourth_moments(y, U, spectrum.variances[0]) : std::vector<double>());
+  out.error_model = moments ? "moments" : "gaussian";
+}
+
+template <class T>
+void solve_orthogonal(const Context& context, const Preactivations::Impl& y, const PenaltyBasis& basis,
+                      MatrixView<const T> W, const DescrambleParams& params, const Principal& principal,
+                      Descrambling<T>& out) {
+  const auto& lambda = basis.lambda();
+  out.optimum = out.bound = std::inner_product(lambda.begin(), lambda.end(), principal.variances.begin(), 0.0);
+  const std::vector<index_t> clusters = equal_clusters(principal.values);
+  const Buffer<double> Pt = minimiser(context, basis, principal.U, clusters, params, out.gauge_conditioning);
+  finish(context, y, basis, W, Pt, params, out);
+  if (params.verify) estimate_errors(y, basis, principal.U, {principal.variances, clusters}, out);
+}
+
+// --- the leading directions alone ---------------------------------------------------------------------------------------
+
+// the largest of C, or of its square root; all of them where those are most of them
+Principal leading(const Preactivations::Impl& y, index_t count, bool all) {
+  if (!y.F.data()) {
+    if (all) return eigen(y);
+    LeadingEigen found = leading_eigen(y.context, y.C, count, y.noise);
+    check_semidefinite(y.source.c_str(), y.n, found.smallest, found.values[0], y.noise);
+    for (auto& v : found.values) v = std::max(v, 0.0);
+    return {std::move(found.U), found.values, found.values};
   }
+  // What a square root is kept for are small values, and Lanczos works with their squares.
+  constexpr double resolved = 1e-6;
+  if (!all && count < std::min(y.n, y.F.cols())) {
+    const DenseMap<double> map(y.context, y.F, Op::none);
+    KrylovParams p;
+    p.rank = count;
+    p.tol = 1e-13;
+    p.max_columns = y.n;
+    KrylovTriplets<double> t = krylov<double>(y.context, map, p);
+    if (t.converged && t.s.back() > resolved * t.s.front()) {
+      Principal out{std::move(t.U), {}, std::move(t.s)};
+      for (const double v : out.values) out.variances.push_back(v * v);
+      return out;
+    }
+  }
+  return singular(y);
+}
+
+double trace(const Preactivations::Impl& y) {
+  std::vector<double> diagonal(static_cast<std::size_t>(y.n));
+  y.context.backend().full().download(Mat<const double>(y.C.data(), 1, y.n, y.n + 1), diagonal.data());
+  return std::accumulate(diagonal.begin(), diagonal.end(), 0.0);
+}
+
+// least sum_i lambda_i s_i of variances that begin like this, are at most `next` after it, and add up to `rest` there
+double least_cost(const std::vector<double>& lambda, const std::vector<double>& known, double next, double rest) {
+  double sum = std::inner_product(known.begin(), known.end(), lambda.begin(), 0.0);
+  for (std::size_t i = known.size(); i < lambda.size() && rest > 0; ++i) {
+    const double s = std::min(rest, next);
+    sum += lambda[i] * s;
+    rest -= s;
+  }
+  return sum;
+}
+
+template <class T>
+void solve_leading(const Context& context, const Preactivations::Impl& y, const PenaltyBasis& basis,
+                   MatrixView<const T> W, const DescrambleParams& params, Descrambling<T>& out) {
+  const index_t n = y.n;
+  const bool all = reduced_order(basis, params.rank) >= n;
+  const Principal principal = leading(y, params.rank + 1, all);
+  context.check_interrupt();
+  const auto& values = principal.values;
+  // Directions equal to one beyond the cut cannot be told from it: the cut moves to before them. A null space that the cut
+  // goes through is one such case.
+  index_t r = params.rank;
+  while (r > 0 && values[static_cast<std::size_t>(r - 1)] - values[static_cast<std::size_t>(r)] <= kTie * values[0])
+    --r;
+  const auto first = [&](const std::vector<double>& v, index_t count) {
+    return std::vector<double>(v.begin(), v.begin() + count);
+  };
+  const std::vector<index_t> clusters = equal_clusters(first(values, r));
+  const Mat<const double> U = principal.U.mat().columns(0, r);
+
+  const double floor = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * values[0];
+  out.rank = static_cast<index_t>(
+      std::count_if(values.begin(), values.begin() + params.rank, [&](double v) { return v > floor; }));
+  for (const double v : first(principal.variances, params.rank)) out.sigma.push_back(std::sqrt(v));
+  KnownSpectrum spectrum{first(principal.variances, r), clusters, false, trace(y),
+                         principal.variances[static_cast<std::size_t>(r)]};
+  for (const double v : spectrum.variances) spectrum.rest -= v;
+  spectrum.rest = std::max(spectrum.rest, 0.0);
+  out.optimum = kNaN;
+  out.bound = least_cost(basis.lambda(), spectrum.variances, spectrum.next, spectrum.rest);
+
+  if (reduced_order(basis, r) >= n) {
+    std::vector<index_t> cut = clusters;
+    cut.push_back(n);
+    const Buffer<double> Pt = minimiser(context, basis, principal.U, std::move(cut), params, out.gauge_conditioning);
+    finish(context, y, basis, W, Pt, params, out);
+  } else {
+    const bool special = params.group == Group::special_orthogonal;
+    const LeadingDescrambler P =
+        params.gauge == GaugeKind::canonical
+            ? canonical_leading(context, basis, U, clusters, special)
+            : nearest_leading(
+                  context, basis, U, clusters,
+                  params.gauge == GaugeKind::given ? orthogonal_reference(context, params.P0) : Buffer<double>(),
+                  special);
+    out.gauge_conditioning = P.conditioning;
+    {
+      const Buffer<double> Pt = transposed(context, basis, P);
+      out.P = row_major_array<T>(context, Pt);
+      if (params.verify) {
+        const double mean = spectrum.rest / static_cast<double>(n - r);
+        out.cost = evaluate_cost(y, basis, P, as_returned(context, out), std::is_same_v<T, double> ? nullptr : &Pt,
+                                 {U, spectrum.variances, mean});
+      }
+    }
+    context.check_interrupt();
+    if (params.verify) out.identity_cost = identity_cost(y, basis);
+    if (!W.empty()) multiply_weights(context, basis, P, W, out);
+  }
+  if (params.verify) estimate_errors(y, basis, U, spectrum, out);
 }
 
 }  // namespace
@@ -243,18 +347,22 @@ Descrambling<T> descramble(const Context& context, const Preactivations& pre, Ma
   const PenaltyBasis basis(context, params.penalty, n);
 
   Descrambling<T> out;
-  const Principal principal = y.F.data() ? singular(y) : eigen(y);
-  context.check_interrupt();
-  const auto& s = principal.values;
-  const double floor = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * s[0];
-  out.rank = static_cast<index_t>(std::count_if(s.begin(), s.end(), [&](double v) { return v > floor; }));
-  for (const double v : principal.variances) out.sigma.push_back(std::sqrt(v));
   out.blocks = basis.blocks();
   out.cost = out.identity_cost = kNaN;
-  if (params.group == Group::permutation) {
-    solve_permutation(context, y, basis, W, params, out);
+  if (params.rank > 0 && params.rank < n && params.group != Group::permutation) {
+    solve_leading(context, y, basis, W, params, out);
   } else {
-    solve_orthogonal(context, y, basis, W, params, principal, out);
+    const Principal principal = y.F.data() ? singular(y) : eigen(y);
+    context.check_interrupt();
+    const auto& s = principal.values;
+    const double floor = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * s[0];
+    out.rank = static_cast<index_t>(std::count_if(s.begin(), s.end(), [&](double v) { return v > floor; }));
+    for (const double v : principal.variances) out.sigma.push_back(std::sqrt(v));
+    if (params.group == Group::permutation) {
+      solve_permutation(context, y, basis, W, params, out);
+    } else {
+      solve_orthogonal(context, y, basis, W, params, principal, out);
+    }
   }
   for (const double v : {out.optimum, out.bound, out.cost, out.identity_cost}) {  // NaN where there is none
     if (std::isinf(v)) throw InvalidArgument(y.source, "its cost overflows float64; rescale the data");

@@ -16,6 +16,8 @@ using linalg::Op;
 namespace {
 
 constexpr int kMaxSweeps = 200;
+// Alternating polar factors that move no further than this have arrived.
+constexpr double kSettled = 1e-12;
 
 // polar factor (column-major) of [[a, b], [c, d]]: the better of the nearest rotation and the nearest reflection
 void polar2(double a, double b, double c, double d, bool flip, double* g, double& smallest) {
@@ -32,27 +34,41 @@ void polar2(double a, double b, double c, double d, bool flip, double* g, double
 
 }  // namespace
 
-std::vector<index_t> equal_clusters(const std::vector<double>& values, index_t rank) {
+std::vector<index_t> equal_clusters(const std::vector<double>& values) {
   const index_t n = static_cast<index_t>(values.size());
-  const double tolerance = kTie * values[0];
+  const double tolerance = n > 0 ? kTie * values[0] : 0;
   std::vector<index_t> starts{0};
   for (index_t i = 1; i < n; ++i) {
-    if (rank > 0 && i > rank) break;
-    const bool gap = values[static_cast<std::size_t>(i - 1)] - values[static_cast<std::size_t>(i)] > tolerance;
-    if (gap || i == rank) starts.push_back(i);
+    if (values[static_cast<std::size_t>(i - 1)] - values[static_cast<std::size_t>(i)] > tolerance) starts.push_back(i);
   }
-  starts.push_back(n);
+  if (n > 0) starts.push_back(n);
   return starts;
 }
 
-Gauge::Gauge(const Context& context, const PenaltyBasis& basis, std::vector<index_t> clusters, Mat<const double> U)
-    : context_(context), la_(context.backend().full()), basis_(basis), clusters_(std::move(clusters)), U_(U) {
+Buffer<double> gauge_overlap(const Context& context, const PenaltyBasis& basis, Mat<const double> U,
+                             MatrixView<const double> P0) {
+  auto& la = context.backend().full();
+  Buffer<double> K(la, basis.n(), basis.n());
+  if (P0.data) {
+    la.multiply(Op::transpose, flip(op_of(P0)), 1.0, U, columns_of(P0), 0.0, K);
+  } else {
+    la.transpose(U, K);
+  }
+  basis.apply(Op::transpose, K);
+  return K;
+}
+
+Gauge::Gauge(const Context& context, std::vector<index_t> blocks, std::vector<index_t> clusters, Mat<const double> U)
+    : context_(context),
+      la_(context.backend().full()),
+      blocks_(std::move(blocks)),
+      clusters_(std::move(clusters)),
+      U_(U) {
   find_components();
 }
 
 // cut where a block and a cluster end together; what lies between two cuts is solved together
 void Gauge::find_components() {
-  const auto& blocks = basis_.blocks();
   const auto inside = [](const std::vector<index_t>& starts, index_t lo, index_t hi) {  // parts within [lo, hi)
     std::vector<Part> parts;
     for (auto it = std::lower_bound(starts.begin(), starts.end(), lo); *it < hi; ++it)
@@ -64,30 +80,18 @@ void Gauge::find_components() {
     return *it < p.lo + p.size;
   };
   index_t lo = 0;
-  for (const index_t hi : blocks) {
+  for (const index_t hi : blocks_) {
     if (hi == 0 || !std::binary_search(clusters_.begin(), clusters_.end(), hi)) continue;
     Component c{{lo, hi - lo}, {}, {}};
-    for (const Part& b : inside(blocks, lo, hi)) {
+    for (const Part& b : inside(blocks_, lo, hi)) {
       if (splits(clusters_, b)) c.crossing_blocks.push_back(b);
     }
     for (const Part& s : inside(clusters_, lo, hi)) {
-      if (splits(blocks, s)) c.crossing_clusters.push_back(s);
+      if (splits(blocks_, s)) c.crossing_clusters.push_back(s);
     }
     components_.push_back(std::move(c));
     lo = hi;
   }
-}
-
-// K = U^T P0^T T: tr(P0^T P) = tr(G H K)
-Buffer<double> Gauge::overlap(MatrixView<const double> P0) const {
-  Buffer<double> K(la_, basis_.n(), basis_.n());
-  if (P0.data) {
-    la_.multiply(Op::transpose, flip(op_of(P0)), 1.0, U_, columns_of(P0), 0.0, K);
-  } else {
-    la_.transpose(U_, K);
-  }
-  basis_.apply(Op::transpose, K);
-  return K;
 }
 
 // polar factors of all components of size 1 and 2, from the three diagonals of K
@@ -128,8 +132,7 @@ double Gauge::polar(Mat<const double> K, Mat<double> out, bool flip) const {
 
 // columns of U times the small polar factors; runs of neighbouring pairs in one batch
 void Gauge::rotate_small(const std::vector<Small>& polars, Mat<double> out) const {
-  const index_t n = U_.rows;
-  std::vector<double> signs(static_cast<std::size_t>(n), 1.0);
+  std::vector<double> signs(static_cast<std::size_t>(U_.cols), 1.0);
   for (std::size_t i = 0; i < components_.size(); ++i) {
     const Part p = components_[i].part;
     if (p.size == 1) {
@@ -182,17 +185,70 @@ double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double
     la_.multiply(Op::transpose, Op::none, 1.0, Ht, K, 0.0, product);
     return step(c.crossing_blocks, Gt, flipped, weakest);
   };
-  index_t weak_cluster = 0, weak_block = 0;
+  // all of G that is not the identity, its blocks side by side
+  index_t height = 0, columns = 0;
+  for (const Part& b : c.crossing_blocks) {
+    height = std::max(height, b.size);
+    columns += b.size;
+  }
+  const auto packed = [&] {
+    Buffer<double> out(la_, height, columns);
+    la_.fill(out, 0.0);
+    index_t at = 0;
+    for (const Part& b : c.crossing_blocks) {
+      la_.copy(Gt.mat().block(b.lo - lo, b.lo - lo, b.size, b.size), out.mat().block(0, at, b.size, b.size));
+      at += b.size;
+    }
+    return out;
+  };
+  const auto unpack = [&](const Buffer<double>& from, Buffer<double>& to) {
+    index_t at = 0;
+    for (const Part& b : c.crossing_blocks) {
+      la_.copy(from.mat().block(0, at, b.size, b.size), to.mat().block(b.lo - lo, b.lo - lo, b.size, b.size));
+      at += b.size;
+    }
+  };
+
+  index_t weak_cluster = 0, weak_block = 0, ignored = 0;
   double in_clusters = 0, in_blocks = 0, before = -std::numeric_limits<double>::infinity();
-  for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
+  Buffer<double> arrived, moved;  // where the step before ended, and how far it went
+  bool extrapolated = false;
+  for (int sweep = 0, still = 0; sweep < kMaxSweeps; ++sweep) {
+    Buffer<double> step_now = packed();
     in_clusters = clusters_step(-1, weak_cluster);
     in_blocks = blocks_step(-1, weak_block);
     const double trace = la_.dot(Gt, product);
-    if (trace - before <= 1e-15 * std::abs(trace)) break;
+    if (extrapolated && trace < before) {  // too far: on from where the step before ended
+      unpack(arrived, Gt);
+      moved = {};
+      extrapolated = false;
+      continue;
+    }
+    Buffer<double> now = packed();
+    la_.scale(-1.0, step_now);
+    la_.add(1.0, now, step_now);
+    still = trace - before <= 1e-15 * std::abs(trace) ? still + 1 : 0;
+    if (la_.norm(step_now) <= kSettled || still == 2) break;
     before = trace;
+    // Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the secant
+    // method where one angle is all that is free), and back onto the orthogonal matrices.
+    extrapolated = false;
+    if (moved.data()) {
+      la_.add(-1.0, step_now, moved);
+      const double change = la_.norm(moved);
+      const double share = change > 0 ? la_.dot(step_now, moved) / change / change : 0;
+      if (std::isfinite(share) && share > -1) {
+        la_.scale(-share, arrived);
+        la_.add(1 + share, now, arrived);
+        unpack(arrived, product);
+        step(c.crossing_blocks, Gt, -1, ignored);
+        extrapolated = true;
+      }
+    }
+    arrived = std::move(now);
+    moved = std::move(step_now);
   }
   if (flip) {
-    index_t ignored = 0;
     if (in_blocks <= in_clusters) {
       blocks_step(weak_block, ignored);
     } else {
@@ -203,17 +259,15 @@ double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double
   return std::min(in_clusters, in_blocks);
 }
 
-Buffer<double> Gauge::nearest(MatrixView<const double> P0, bool flip) {
-  const index_t n = basis_.n();
-  Buffer<double> out(la_, n, n);
-  const Buffer<double> K = overlap(P0);
+Buffer<double> Gauge::nearest(Mat<const double> K, bool flip) {
+  Buffer<double> out(la_, U_.rows, U_.cols);
   std::vector<Small> small;
   small_polars(K, small, -1);
 
   std::vector<double> smallest(components_.size());
   const auto solve = [&](std::size_t i, bool flipped) {  // a component of size >= 3, into the columns of out
     const auto [lo, d] = components_[i].part;
-    const auto Kc = K.mat().block(lo, lo, d, d);
+    const auto Kc = K.block(lo, lo, d, d);
     Buffer<double> Z(la_, d, d);
     const double s = components_[i].crossing() ? solve_crossing(components_[i], Kc, Z, flipped) : polar(Kc, Z, flipped);
     la_.multiply(Op::none, Op::none, 1.0, U_.columns(lo, d), Z, 0.0, out.mat().columns(lo, d));
@@ -237,8 +291,7 @@ Buffer<double> Gauge::nearest(MatrixView<const double> P0, bool flip) {
 }
 
 Buffer<double> Gauge::canonical(bool flip) {
-  const index_t n = basis_.n();
-  Buffer<double> out(la_, n, n);
+  Buffer<double> out(la_, U_.rows, U_.cols);
   la_.copy(U_, out);
   std::vector<double> sign = column_signs<double>(la_, U_);
   for (std::size_t i = 0; i + 1 < clusters_.size(); ++i) {

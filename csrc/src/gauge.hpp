@@ -10,17 +10,23 @@
 namespace brockett {
 
 /// Starts of the runs of equal values (descending; of what was decomposed: the variances, or the deviations of a square
-/// root), and n at the end: neighbours within kTie of the largest are one cluster; with `rank` > 0 everything from there on.
-std::vector<index_t> equal_clusters(const std::vector<double>& values, index_t rank);
+/// root), and their number at the end: neighbours within kTie of the largest are one cluster.
+std::vector<index_t> equal_clusters(const std::vector<double>& values);
+
+/// K = U^T P0^T T, by which a gauge is judged: tr(P0^T P) = tr(G H K). U (n x n); an empty P0 stands for I.
+linalg::Buffer<double> gauge_overlap(const Context& context, const PenaltyBasis& basis, linalg::Mat<const double> U,
+                                     MatrixView<const double> P0);
 
 class Gauge {
  public:
-  /// U (n x n): eigenvectors in columns, descending; it must outlive the Gauge.
-  Gauge(const Context& context, const PenaltyBasis& basis, std::vector<index_t> clusters, linalg::Mat<const double> U);
+  /// Starts of the blocks and of the clusters of the same positions, their number at the end of both. U: eigenvectors in
+  /// columns, descending, one a position; it must outlive the Gauge.
+  Gauge(const Context& context, std::vector<index_t> blocks, std::vector<index_t> clusters,
+        linalg::Mat<const double> U);
 
-  /// U (G H)^T for which P = T (U (G H)^T)^T is nearest to P0 in the Frobenius norm (an empty view stands for I). With
-  /// `flip`, nearest among those of the other determinant: the least certain direction of all blocks is reversed.
-  linalg::Buffer<double> nearest(MatrixView<const double> P0, bool flip);
+  /// U (G H)^T for which P = T (U (G H)^T)^T is nearest to P0 in the Frobenius norm, K being their overlap. With `flip`,
+  /// nearest among those of the other determinant: the least certain direction of all blocks is reversed.
+  linalg::Buffer<double> nearest(linalg::Mat<const double> K, bool flip);
   /// Single columns: largest entry positive; clusters: nearest to the coordinate axes of their own positions. `flip`
   /// reverses the last column.
   linalg::Buffer<double> canonical(bool flip);
@@ -46,7 +52,6 @@ class Gauge {
   };
 
   void find_components();
-  linalg::Buffer<double> overlap(MatrixView<const double> P0) const;
   void small_polars(linalg::Mat<const double> K, std::vector<Small>& out, index_t flipped) const;
   double polar(linalg::Mat<const double> K, linalg::Mat<double> out, bool flip) const;
   void rotate_small(const std::vector<Small>& polars, linalg::Mat<double> out) const;
@@ -54,8 +59,7 @@ class Gauge {
 
   const Context& context_;
   linalg::LinAlg<double>& la_;
-  const PenaltyBasis& basis_;
-  std::vector<index_t> clusters_;
+  std::vector<index_t> blocks_, clusters_;
   linalg::Mat<const double> U_;
   std::vector<Component> components_;
   double conditioning_ = 0;

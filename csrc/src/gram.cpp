@@ -41,10 +41,16 @@ void check_product_finite(const Context& context, const char* name, Mat<const do
   }
 }
 
+double rounding_of_zero(index_t n, double magnitude) {
+  return 64 * static_cast<double>(n) * std::numeric_limits<double>::epsilon() * std::max(magnitude, 0.0);
+}
+
 void check_semidefinite(const char* name, const std::vector<double>& ascending, double noise) {
-  const double largest = ascending.back(), smallest = ascending.front();
-  const double rounding = 64 * static_cast<double>(ascending.size()) * std::numeric_limits<double>::epsilon();
-  if (smallest < -rounding * std::max({largest, noise, 0.0})) {
+  check_semidefinite(name, static_cast<index_t>(ascending.size()), ascending.front(), ascending.back(), noise);
+}
+
+void check_semidefinite(const char* name, index_t n, double smallest, double largest, double noise) {
+  if (smallest < -rounding_of_zero(n, std::max(largest, noise))) {
     char text[160];
     std::snprintf(text, sizeof text,
                   "is not positive semidefinite: the second moments have an eigenvalue %.6g beside %.6g", smallest,

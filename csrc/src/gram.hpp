@@ -57,8 +57,13 @@ linalg::Buffer<double> second_moment(const Context& context, const char* name, l
 /// InvalidArgument naming `name` when products with it left float64.
 void check_product_finite(const Context& context, const char* name, linalg::Mat<const double> C);
 
+/// How far below 0 rounding may leave an eigenvalue of a positive semidefinite matrix of order n and this magnitude.
+double rounding_of_zero(index_t n, double magnitude);
+
 /// Eigenvalues (ascending) of something positive semidefinite: refuses what rounding cannot explain. `noise` is the size
 /// of what was summed up, where that is above the sum.
 void check_semidefinite(const char* name, const std::vector<double>& ascending, double noise = 0);
+/// The same from the two ends of the spectrum of a matrix of order n.
+void check_semidefinite(const char* name, index_t n, double smallest, double largest, double noise);
 
 }  // namespace brockett

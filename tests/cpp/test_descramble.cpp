@@ -384,6 +384,8 @@ TYPED_TEST(DescrambleTest, interrupts_are_answered) {
   const Preactivations y = Preactivations::from_covariance(this->context, C.view());
   EXPECT_GE(sweep_interrupts(this->context, [&](const Context& c) { descramble<T>(c, y, {}); }), 2);
   DescrambleParams p;
+  p.rank = 3;
+  EXPECT_GE(sweep_interrupts(this->context, [&](const Context& c) { descramble<T>(c, y, {}, p); }), 3);
   p.group = Group::permutation;
   EXPECT_GE(sweep_interrupts(this->context, [&](const Context& c) { descramble<T>(c, y, {}, p); }), 1);
   const auto X = this->to_device(HostMatrix<double>::random(8, 30, 1));
@@ -428,6 +430,8 @@ TYPED_TEST(DescrambleMemory, failing_allocations_leak_nothing) {
         p.starts = 1;
         if (gauge != Gauge::identity && i != 2) p.verify = false;
         if (group == Group::permutation && (gauge != Gauge::identity || i > 0)) continue;
+        EXPECT_GE(sweep_failing_allocations(*backend, [&] { descramble<T>(context, y, W.view(), p); }), 4u);
+        p.rank = 1;
         EXPECT_GE(sweep_failing_allocations(*backend, [&] { descramble<T>(context, y, W.view(), p); }), 4u);
       }
     }

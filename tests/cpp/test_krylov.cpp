@@ -7,6 +7,7 @@
 
 #include "brockett/svd.hpp"
 #include "krylov.hpp"
+#include "leading_eigen.hpp"
 #include "linear_maps.hpp"
 #include "reference.hpp"
 
@@ -264,6 +265,62 @@ TYPED_TEST(KrylovTest, values_of_a_batch_are_those_of_its_matrices) {
   EXPECT_TRUE(singular_values_batch<T>(this->context, {}).empty());
   views.push_back(views[0].transposed());
   EXPECT_EQ(refused_argument([&] { singular_values_batch<T>(this->context, views); }), "A");
+}
+
+// --- the largest eigenvalues of second moments ------------------------------------------------------------------------------
+
+TYPED_TEST(KrylovTest, leading_eigenvectors_by_either_method) {
+  const index_t n = 90;
+  const auto falling = [&](auto&& f) {
+    std::vector<Real> s;
+    for (index_t i = 0; i < n; ++i) s.push_back(f(static_cast<Real>(i)));
+    return s;
+  };
+  const std::vector<std::vector<Real>> spectra{
+      falling([](Real i) { return std::pow(Real{0.8L}, i); }), falling([](Real i) { return 1 / (1 + i); }),
+      falling([](Real i) {
+        return i < 6 ? Real{3} : i < 40 ? Real{2} : Real{1};
+      }),  // more equal ones than a block is wide
+      falling([](Real i) { return i < 5 ? 5 - i : Real{0}; }),  // fewer than are asked for
+      falling([](Real) { return Real{0}; })};
+  auto& full = this->context.backend().full();
+  for (std::size_t k = 0; k < spectra.size(); ++k) {
+    const HostMatrix<double> C = with_eigenvalues(spectra[k], 300 + static_cast<unsigned>(k)).template as<double>();
+    const auto device = this->to_device(C);
+    for (const LeadingMethod method : {LeadingMethod::krylov, LeadingMethod::direct}) {
+      SCOPED_TRACE(std::to_string(k) + (method == LeadingMethod::krylov ? " krylov" : " direct"));
+      const index_t count = 9;
+      const LeadingEigen found = leading_eigen(this->context, columns_of(device.view()), count, 0, method);
+      EXPECT_EQ(found.columns > 0, method == LeadingMethod::krylov);
+      HostMatrix<double> U(n, count);
+      std::vector<double> host(static_cast<std::size_t>(n * count));
+      full.download(found.U, host.data());
+      for (index_t j = 0; j < count; ++j) {
+        for (index_t i = 0; i < n; ++i) U(i, j) = host[static_cast<std::size_t>(i + j * n)];
+      }
+      EXPECT_LE(orthogonality_error(U), 1e-14);
+      const HostMatrix<double> CU = product(C, U);
+      const double scale = static_cast<double>(spectra[k][0]);
+      for (index_t j = 0; j < count; ++j) {
+        const double value = found.values[static_cast<std::size_t>(j)];
+        EXPECT_NEAR(value, static_cast<double>(spectra[k][static_cast<std::size_t>(j)]), 1e-13 * scale) << j;
+        for (index_t i = 0; i < n; ++i) EXPECT_NEAR(CU(i, j), value * U(i, j), 2e-13 * scale);
+      }
+      EXPECT_GE(found.smallest, -1e-13 * scale);
+    }
+  }
+}
+
+TYPED_TEST(KrylovTest, negative_eigenvalues_of_second_moments_are_met) {
+  std::vector<Real> s;
+  for (index_t i = 0; i < 80; ++i) s.push_back(2 - static_cast<Real>(i) / 100);
+  s.back() = -0.25L;
+  const auto C = this->to_device(with_eigenvalues(s, 310).template as<double>());
+  for (const LeadingMethod method : {LeadingMethod::krylov, LeadingMethod::direct}) {
+    EXPECT_NEAR(leading_eigen(this->context, columns_of(C.view()), 4, 0, method).smallest, -0.25, 1e-6);
+  }
+  // what rounding of sums of this size explains is let pass
+  EXPECT_GT(leading_eigen(this->context, columns_of(C.view()), 4, 1e14, LeadingMethod::direct).smallest, 1);
 }
 
 }  // namespace

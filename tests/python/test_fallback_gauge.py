@@ -285,17 +285,15 @@ def test_clusters() -> None:
     values = np.array([5.0, 3.0, 3.0 - 1e-9, 1.0, 0.0, 0.0])
     assert gauge.clusters_of(values, 1e-8) == [0, 1, 3, 4, 6]
     assert gauge.clusters_of(values, 0.0) == [0, 1, 2, 3, 4, 6]
-    assert gauge.clusters_of(values, 1e-8, rank=1) == [0, 1, 6]
-    assert gauge.clusters_of(values, 1e-8, rank=2) == [0, 1, 2, 6]  # the cut is where it was asked for
-    assert gauge.clusters_of(values, 1e-8, rank=6) == [0, 1, 3, 4, 6]
-    assert gauge.clusters_of(np.array([2.0]), 0.0, rank=1) == [0, 1]
+    assert gauge.clusters_of(np.array([2.0]), 0.0) == [0, 1]
+    assert gauge.clusters_of(np.array([]), 0.0) == [0]
 
 
 def test_a_rank_cut_leaves_the_rest_to_the_gauge(rng: np.random.Generator) -> None:
     C, U, _ = planted("distinct", rng)
     whole, cut = descramble(C), descramble(C, rank=3)
-    assert cut["optimum"] == whole["optimum"]
-    assert cut["cost"] > cut["optimum"] * (1 + 1e-6)
+    assert cut["bound"] < whole["optimum"]
+    assert cut["cost"] > whole["optimum"] * (1 + 1e-6)
     assert np.trace(cut["P"]) > np.trace(whole["P"])
     # the first three directions go where they went, up to the gauge of their blocks: block 2 is cut in two
     T = fb.penalty_basis(FOURIER, 6)

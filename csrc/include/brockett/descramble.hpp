@@ -68,7 +68,9 @@ struct DescrambleParams {
   /// For Gauge::given: n x n, orthogonal to 1e-6.
   MatrixView<const double> P0;
   /// Treat the spectrum beyond the first `rank` directions as one degenerate cluster: their rows are fixed by the gauge
-  /// alone. 0: no cut.
+  /// alone, so that P - I (or P - P0) has rank 2 `rank` or a little more, and they are not computed: n^2 rank operations in
+  /// place of n^3 once C is there. A cut through equal variances moves to before them. 0 or n: no cut. No effect on
+  /// permutations.
   index_t rank = 0;
   /// permutation: seed and number of randomized starts of the search, and a cap on its local-search sweeps.
   std::uint64_t seed = 0;
@@ -86,25 +88,31 @@ struct Descrambling {
   Array<T> weights;  ///< P W (n, m), row-major; empty without W
   std::vector<index_t> permutation;  ///< group permutation: row i of P W is row permutation[i] of W; else empty
   double cost = 0;  ///< eta(P), evaluated from the P above as cast to T
-  double optimum = 0;  ///< sum_i lambda_i sigma_i^2, the exact minimum over O(n); NaN for permutations
+  /// sum_i lambda_i sigma_i^2, the exact minimum over O(n); NaN for permutations, and where `rank` left sigma_i unknown
+  double optimum = 0;
   double identity_cost = 0;  ///< eta(I)
-  double bound = 0;  ///< lower bound on the cost in the group: the optimum, or the projection bound
-  /// Numerical rank of C: sigma_i^2 > n eps sigma_1^2, or sigma_i > n eps sigma_1 from an accumulated square root (qr).
+  /// Lower bound on the cost in the group: the optimum, or the projection bound. With `rank`: the least that variances with
+  /// the known beginning and the trace of C can cost.
+  double bound = 0;
+  /// Numerical rank of C: sigma_i^2 > n eps sigma_1^2, or sigma_i > n eps sigma_1 from an accumulated square root (qr). At
+  /// most the `rank` asked for.
   index_t rank = 0;
-  std::vector<double> sigma;  ///< n standard deviations sigma_i, descending (square roots of the eigenvalues of C)
+  /// Standard deviations sigma_i, descending (square roots of the eigenvalues of C): n of them, or the `rank` asked for.
+  std::vector<double> sigma;
   /// Smallest singular value of the overlap between the returned gauge's blocks and the reference; 1 is ideal, 0 means
   /// that the choice of P among its equals is arbitrary. NaN for permutations and the canonical gauge.
   double gauge_conditioning = 0;
   /// Start offset of each block of equal eigenvalues of A, with n at the end.
   std::vector<index_t> blocks;
-  /// Sampling error of each block's subspace: sqrt(E ||sin Theta||_F^2), at most sqrt(block size); empty where the
-  /// number of samples is unknown, and for permutations.
+  /// Sampling error of each block's subspace: sqrt(E ||sin Theta||_F^2), at most sqrt(block size); with `rank` an upper bound
+  /// of it. Empty where the number of samples is unknown, and for permutations.
   std::vector<double> block_error;
   std::string error_model;  ///< "gaussian", "moments" (fourth moments of the samples) or "" where there is none
 };
 
 /// P minimising eta(P) = tr(A P C P^T): P = T U^T, A = T diag(lambda) T^T ascending, C = U diag(sigma^2) U^T descending.
-/// One symmetric eigendecomposition of n, 9 n^3 flops, plus n^2 log n; W (n, m) may be an empty view.
+/// One symmetric eigendecomposition of n, 9 n^3 flops, plus n^2 log n; W (n, m) may be an empty view. With params.rank = r
+/// some 10 r products of C with a vector and 24 n^2 r flops in its place (leading_descrambler.hpp has the derivation).
 /// Source: arXiv 2301.07820; R. W. Brockett, Linear Algebra Appl. 146 (1991) 79.
 template <class T>
 Descrambling<T> descramble(const Context& context, const Preactivations& y, MatrixView<const T> W,

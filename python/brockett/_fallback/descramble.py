@@ -22,6 +22,7 @@ import numpy as np
 
 from .._errors import InvalidArgument
 from . import gauge as gauges
+from . import leading
 from . import permutation as permutations
 from ._arrays import (
     EPS,
@@ -75,7 +76,7 @@ def descramble(
     gauge : {"identity", "canonical", "given"}
         Which of the equally good P: nearest to I, T Uᵀ with vectors fixed by themselves, nearest to `P0` (n, n).
     rank : int
-        Above 0: σ² from this position on count as one cluster, fixed by the gauge alone.
+        Above 0 and below n: σ² from this position on count as one cluster, fixed by the gauge alone.
     seed, starts, max_sweeps : int
         Of the search for a permutation.
     dtype : {"float32", "float64"}
@@ -100,11 +101,12 @@ def descramble(
     lam = spectrum(penalty, n)
     T = to_device(lam.basis, y.xp, y.place)
 
-    c = principal(y, rank)
+    cut = rank if 0 < rank < n and group != "permutation" else 0
+    c = principal(y) if cut == 0 else leading_principal(y, lam, cut)
     found: dict[str, Any] = {
         "permutation": None,
         "rank": c.rank,
-        "sigma": np.ldexp(np.sqrt(c.variances), y.e),
+        "sigma": np.ldexp(np.sqrt(c.variances if cut == 0 else c.variances[:cut]), y.e),
         "blocks": np.asarray(lam.blocks, dtype=np.int64),
         "block_error": None,
         "error_model": "",
@@ -116,9 +118,18 @@ def descramble(
         bound = scaled_back(y.name, search.bound, 2 * y.e)
         found |= {"permutation": order, "optimum": math.nan, "bound": bound, "gauge_conditioning": math.nan}
     else:
-        P, conditioning = _orthogonal(y, lam, T, c, group == "special_orthogonal", gauge, P0)
-        optimum = scaled_back(y.name, float(lam.values @ c.variances), 2 * y.e)
-        found |= {"optimum": optimum, "bound": optimum, "gauge_conditioning": conditioning}
+        special = group == "special_orthogonal"
+        if cut > 0 and leading.modes_needed(lam.blocks, c.known) + c.known < n:
+            P, conditioning = _leading(y, lam, T, c, special, gauge, P0)
+        else:
+            P, conditioning = _orthogonal(y, lam, T, c, special, gauge, P0)
+        if cut > 0:
+            least = leading.least_cost(lam.values, c.variances[: c.known], float(c.variances[c.known]), c.rest)
+            found |= {"optimum": math.nan, "bound": scaled_back(y.name, least, 2 * y.e)}
+        else:
+            optimum = scaled_back(y.name, float(lam.values @ c.variances), 2 * y.e)
+            found |= {"optimum": optimum, "bound": optimum}
+        found["gauge_conditioning"] = conditioning
         if verify and y.n_samples > 0:
             found["error_model"] = "gaussian" if y.samples is None else "moments"
             found["block_error"] = block_errors(y, c, lam.blocks)
@@ -143,17 +154,23 @@ def descramble(
 
 @dataclass(frozen=True, eq=False)
 class Principal:
-    """C = U diag(variances) Uᵀ."""
+    """C = U diag(variances) Uᵀ, or the beginning of it."""
 
     variances: Host  # descending
     U: Array  # in columns
     rank: int
-    ties: list[int]  # offsets of the runs of equal variances
-    clusters: list[int]  # the same, all from the rank cut on being one
+    known: int  # the variances that are told apart; those from there on are one cluster
+    ties: list[int]  # offsets of the runs of equal variances among the known
+    rest: float = 0.0  # the sum of the others
+
+    @property
+    def clusters(self) -> list[int]:
+        n = int(self.U.shape[0])
+        return self.ties if self.known == n else [*self.ties, n]
 
 
-def principal(y: Preactivations, rank: int = 0) -> Principal:
-    """Eigenvalues and eigenvectors of C; with `rank` > 0 the variances from there on count as equal."""
+def principal(y: Preactivations) -> Principal:
+    """Eigenvalues and eigenvectors of C."""
     if y.F is None:
         variances, U = eigh_positive(y.name, y.C, y.noise)
         values = variances
@@ -163,12 +180,50 @@ def principal(y: Preactivations, rank: int = 0) -> Principal:
         variances = values**2
     # rounding is relative to what was decomposed: C, or its square root
     n_above = int(np.sum(values > y.n * EPS * values[0]))
-    tie = TIE * float(values[0])
-    ties = gauges.clusters_of(values, tie)
-    return Principal(variances, U, n_above, ties, gauges.clusters_of(values, tie, rank) if rank else ties)
+    return Principal(variances, U, n_above, y.n, gauges.clusters_of(values, TIE * float(values[0])))
+
+
+def leading_principal(y: Preactivations, lam: Spectrum, rank: int) -> Principal:
+    """The `rank` largest eigenvalues of C, one more, and their vectors; all of them where those are most of them."""
+    everything = leading.modes_needed(lam.blocks, rank) + rank >= y.n
+    values, variances, U = leading.leading_spectrum(y, rank + 1, everything)
+    known = leading.tied_cut(values, rank)
+    n_above = int(np.sum(values[:rank] > y.n * EPS * values[0]))
+    rest = max(0.0, leading.trace(y) - float(np.sum(variances[:known])))
+    ties = gauges.clusters_of(values[:known], TIE * float(values[0]))
+    return Principal(variances, U, n_above, known, ties, rest)
 
 
 # --- which P ----------------------------------------------------------------------------------------------------------
+
+
+def _svd_of(y: Preactivations) -> gauges.SVD:
+    def svd(M: Host) -> tuple[Host, Host, Host]:
+        # a component is a column or two, or as wide as a null space: then it is worth the way to the device
+        if len(M) <= WIDE:
+            X, S, Yt = np.linalg.svd(M)
+            return X, S, Yt
+        X, s, Yt = svd_thin(to_device(M, y.xp, y.place))
+        return to_host(X), s, to_host(Yt)
+
+    return svd
+
+
+def _leading(
+    y: Preactivations, lam: Spectrum, T: Array, c: Principal, special: bool, gauge: str, P0: Array | None
+) -> tuple[Array, float]:
+    xp, U = y.xp, c.U[:, : c.known]
+    if gauge == "canonical":
+        P = T @ xp.matrix_transpose(leading.canonical_leading(U, c.ties, _svd_of(y)))
+        if special and float(xp.linalg.slogdet(P)[0]) < 0:
+            last = T[:, -1:]  # of P = T Uᵀ, the last column of T is reversed
+            P = P - 2 * last @ (xp.matrix_transpose(last) @ P)
+        return P, math.nan
+    reference = None if gauge == "identity" else leading.orthogonal_reference(_checked_reference(P0, y))
+    F, G, conditioning = leading.nearest_leading(lam, T, U, c.ties, reference, special, _svd_of(y))
+    if reference is None:
+        return xp.eye(y.n, dtype=xp.float64, device=y.place) + G @ xp.matrix_transpose(F), conditioning
+    return reference + (reference @ G) @ xp.matrix_transpose(F), conditioning
 
 
 def _orthogonal(
@@ -177,13 +232,7 @@ def _orthogonal(
     xp = y.xp
     Tt, Ut = xp.matrix_transpose(T), xp.matrix_transpose(c.U)
 
-    def svd(M: Host) -> tuple[Host, Host, Host]:
-        # a component is a column or two, or as wide as a null space: then it is worth the way to the device
-        if len(M) <= WIDE:
-            X, S, Yt = np.linalg.svd(M)
-            return X, S, Yt
-        X, s, Yt = svd_thin(to_device(M, xp, y.place))
-        return to_host(X), s, to_host(Yt)
+    svd = _svd_of(y)
 
     def P_of(GH: Host) -> Array:
         return T @ (to_device(GH, xp, y.place) @ Ut)
@@ -222,25 +271,45 @@ def block_errors(y: Preactivations, c: Principal, blocks: list[int]) -> Host:
     """√E‖sin Θ_b‖² of the subspace of each block b, at most √(size of b).
 
     E‖sin Θ_b‖² = (1/N) Σ_{i in b, j not in b} m_ij / (s_i - s_j)², s = σ². m_ij = s_i s_j for Gaussian y; where the
-    samples are at hand, E[z_i² z_j²] of their principal components z = Uᵀ y.
+    samples are at hand, E[z_i² z_j²] of their principal components z = Uᵀ y. Directions that are not known enter by a
+    bound: none has more variance than the next one; blocks beyond the known ones have nothing to tell them apart.
     """
-    s = c.variances
+    r, sizes = c.known, np.diff(blocks)
+    s, rest = c.variances[:r], r < y.n
+    if r == 0:
+        return np.sqrt(sizes)
     if y.samples is None:
-        m = s[:, None] * s[None, :]
+        m = np.append(s, c.rest)[:, None] * s[None, :] if rest else s[:, None] * s[None, :]
     else:
-        xp, total = y.xp, None
-        for Y in y.samples():
-            Z2 = (Y @ c.U) ** 2
-            part = xp.matrix_transpose(Z2) @ Z2
-            total = part if total is None else total + part
-        m = to_host(total) / y.n_samples
+        m = _fourth_moments(y, c.U[:, :r])[:, :r]
     gap = s[:, None] - s[None, :]
-    block, tie = (np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) for offsets in (blocks, c.ties))
+    block = np.repeat(np.arange(len(sizes)), sizes)[:r]
+    tie = np.repeat(np.arange(len(c.ties) - 1), np.diff(c.ties))
     with quiet():
-        terms = np.where(tie[:, None] == tie[None, :], np.inf, m / gap**2)
-    terms[block[:, None] == block[None, :]] = 0.0
-    sums = np.add.reduceat(terms.sum(axis=1), blocks[:-1]) / y.n_samples
-    return np.sqrt(np.minimum(np.diff(blocks), sums))
+        terms = np.where(tie[:, None] == tie[None, :], np.inf, m[:r] / gap**2)
+        terms[block[:, None] == block[None, :]] = 0.0
+        sums = np.zeros(len(sizes))
+        np.add.at(sums, block, terms.sum(axis=1))
+        if rest:
+            gap = s - c.variances[r]
+            np.add.at(sums, block, np.where(gap > 0, m[r] / gap**2, np.inf))
+    sums[np.asarray(blocks[1:]) > r] = np.inf
+    return np.sqrt(np.minimum(sizes, sums / y.n_samples))
+
+
+def _fourth_moments(y: Preactivations, U: Array) -> Host:
+    """E[z_i² z_j²] of z = Uᵀ y; where U (n, r) is not square, a last row and column of |y|² - |z|² in place of a z²."""
+    assert y.samples is not None
+    xp, total = y.xp, None
+    for Y in y.samples():
+        Z2 = (Y @ U) ** 2
+        if U.shape[1] < y.n:
+            left = xp.sum(Y**2, axis=1) - xp.sum(Z2, axis=1)
+            Z2 = xp.concat([Z2, xp.where(left > 0, left, xp.zeros_like(left))[:, None]], axis=1)
+        part = xp.matrix_transpose(Z2) @ Z2
+        total = part if total is None else total + part
+    assert total is not None
+    return np.asarray(to_host(total) / y.n_samples)
 
 
 # --- permutations -----------------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ from ._arrays import Host
 SVD = Callable[[Host], tuple[Host, Host, Host]]
 
 MAX_SWEEPS = 200
+#: Alternating polar factors that move no further than this have arrived.
+SETTLED = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +43,10 @@ class Rotation:
         return self.GH - 2 * np.outer(u, v)
 
 
-def clusters_of(values: Host, tolerance: float, rank: int = 0) -> list[int]:
-    """Offsets of the runs of equal `values` (descending), and n: neighbours within `tolerance` are one cluster.
-
-    With `rank` > 0 everything from there on is one cluster.
-    """
+def clusters_of(values: Host, tolerance: float) -> list[int]:
+    """Offsets of the runs of equal `values` (descending), and their number: neighbours within `tolerance` are one."""
     cut = -np.diff(values) > tolerance
-    if rank > 0:
-        cut[rank:] = False
-        cut[rank - 1 : rank] = True
-    return [0, *(np.flatnonzero(cut) + 1).tolist(), values.size]
+    return [0, *(np.flatnonzero(cut) + 1).tolist(), values.size] if values.size else [0]
 
 
 def nearest(M: Host, blocks: Sequence[int], clusters: Sequence[int], svd: SVD = np.linalg.svd) -> Rotation:
@@ -84,12 +80,12 @@ def nearest(M: Host, blocks: Sequence[int], clusters: Sequence[int], svd: SVD = 
 
 
 def canonical(U: Host, clusters: Sequence[int], svd: SVD = np.linalg.svd) -> Host:
-    """H (n, n) that fixes U (n, n) by itself: U Hᵀ is the canonical basis of the clusters.
+    """H (r, r) that fixes U (n, r) by itself: U Hᵀ is the canonical basis of the clusters.
 
     A single column: its largest entry positive. A cluster at positions c: nearest to the coordinate axes c.
     """
-    n = U.shape[0]
-    H = np.zeros((n, n))
+    r = U.shape[1]
+    H = np.zeros((r, r))
     for lo, hi in itertools.pairwise(clusters):
         if hi - lo == 1:
             column = U[:, lo]
@@ -131,14 +127,31 @@ def _alternate(M: Host, blocks: Sequence[slice], clusters: Sequence[slice], svd:
                 u, v = _placed(X[:, -1], part.start, len(M)), _placed(Yt[-1, :], part.start, len(M))
         return smallest, u, v
 
-    G, H, before = np.eye(len(M)), np.eye(len(M)), -math.inf
+    G, H, before, still = np.eye(len(M)), np.eye(len(M)), -math.inf, 0
+    arrived = moved = None  # where the step before ended, and how far it went
+    extrapolated = False
     for _ in range(MAX_SWEEPS):
+        start = G.copy()
         in_clusters = polars(G.T @ M, clusters, H)
-        in_blocks = polars(M @ H.T, blocks, G)
-        trace = float(np.sum(G * (M @ H.T)))
-        if trace - before <= 1e-15 * abs(trace):
+        K = M @ H.T
+        in_blocks = polars(K, blocks, G)
+        trace = float(np.sum(G * K))
+        if extrapolated and trace < before and arrived is not None:  # too far: on from where the step before ended
+            G, moved, extrapolated = arrived.copy(), None, False
+            continue
+        step = G - start
+        still = still + 1 if trace - before <= 1e-15 * abs(trace) else 0
+        if np.linalg.norm(step) <= SETTLED or still == 2:
             break
-        before = trace
+        before, now, extrapolated = trace, G.copy(), False
+        # Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the
+        # secant method where one angle is all that is free), and back onto the orthogonal matrices.
+        if moved is not None and arrived is not None and (change := float(np.linalg.norm(moved - step))) > 0:
+            share = float(np.sum(step * (moved - step))) / change**2
+            if math.isfinite(share) and share > -1:
+                polars((1 + share) * now - share * arrived, blocks, G)
+                extrapolated = True
+        arrived, moved = now, step
     if in_blocks[0] <= in_clusters[0]:
         s, u, v = in_blocks
         return G @ H, s, u, v @ H  # (G - 2 u vᵀ) H

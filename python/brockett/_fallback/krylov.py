@@ -220,6 +220,15 @@ class Lanczos:
         residual[resolved] = np.sqrt(squares[resolved]) / (sigma[resolved] * sigma[0])
         return sigma, residual, np.ascontiguousarray(Q)
 
+    def moments(self, count: int) -> tuple[Host, Host, Host, float]:
+        """The largest σ, descending; q in columns; ‖MᵀM v - σ² v‖ of each; and the smallest eigenvalue of H."""
+        theta, Q = np.linalg.eigh(self.H)
+        Q = Q[:, ::-1][:, :count]
+        last = Q[self.size - self.previous :]
+        squares = np.maximum(np.sum(last * (self.outside @ last), axis=0), 0.0)
+        sigma = np.sqrt(np.maximum(theta[::-1][:count], 0.0))
+        return sigma, np.ascontiguousarray(Q), np.sqrt(squares), float(theta[0])
+
     def vectors(self, Q: Host) -> Array:
         assert self.V is not None
         return self.V @ self.cast(to_device(Q, self.xp, self.M.place))
