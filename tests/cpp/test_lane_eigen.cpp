@@ -1,4 +1,5 @@
-// The eigensolver on vector lanes, on every instruction set that this processor has, against LAPACK, closed forms and bounds.
+// The eigensolver on vector lanes, on every instruction set that this processor has, against LAPACK, closed forms and
+// bounds.
 #include <gtest/gtest.h>
 
 #include <cmath>

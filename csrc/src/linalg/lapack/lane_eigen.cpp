@@ -32,8 +32,8 @@ namespace {
 // A group of triangles stays in the second-level cache up to here; beyond, narrower registers are quicker than wide ones.
 // Order 128, real: 150 us a matrix by 8 lanes, 127 by 4; 256: 1460 and 840 (Zen 4).
 constexpr index_t kGroupBytes = index_t{384} << 10;
-// Microseconds a matrix, LAPACK and four lanes: real 2870 and 800 at 256, 5440 and 2730 at 384, 11200 and 7140 at 512; Hermitian
-// 8180 and 1910, 21700 and 7190, 43500 and 23600. Two lanes win up to 256.
+// Microseconds a matrix, LAPACK and four lanes: real 163 and 20 at order 64, 2870 and 800 at 256, 5440 and 2730 at 384, 11200
+// and 7140 at 512; Hermitian 238 and 43, 8180 and 1910, 21700 and 7190, 43500 and 23600. Two lanes win up to 256.
 constexpr index_t kLargestOrder = 512;
 
 index_t triangle_size(index_t n, bool hermitian) { return (hermitian ? 2 : 1) * n * (n + 1) / 2; }
@@ -44,7 +44,7 @@ bool serves(const LaneEigen& e, index_t n, bool hermitian) {
   return n <= kLargestOrder && (e.group <= 4 || bytes <= kGroupBytes);
 }
 
-/// To the lanes of a group the lower triangles of A and B.
+/// The lower triangles of `lanes` matrices A + i B, or A where b is null, to the lanes of a group.
 template <class T>
 void to_lanes(const LaneEigen& e, index_t n, index_t lanes, const T* a, index_t lda, const T* b, index_t ldb,
               index_t stride, double* to) {
@@ -76,7 +76,7 @@ std::vector<index_t> lane_eigenvalues(const LaneEigen& e, Mat<const T> A, Mat<co
   const bool hermitian = B.data != nullptr;
   const index_t n = A.cols, size = triangle_size(n, hermitian) * e.group;
   const index_t groups = (std::min(batch, e.lanes) + e.group - 1) / e.group;
-  Scratch<double> matrices(size * groups), work(2 * n * e.lanes + 8 * n * e.group), values(n * e.lanes);
+  Scratch<double> matrices(size * groups), work(n * e.lanes + 8 * n * e.group), values(n * e.lanes);
   std::vector<double> sorted(static_cast<std::size_t>(n));
   std::vector<index_t> left;
   for (index_t first = 0; first < batch; first += e.lanes) {

@@ -1,7 +1,7 @@
 // Householder reduction and QL iteration on the lanes of vector registers (lane_eigen.hpp). Compiled once for each
-// instruction set, with BROCKETT_LANES doubles to a register and BROCKETT_LANE_EIGEN as the name of the result; sums of products
-// are fused here, and nothing of the standard library is used: an inline function of it, compiled for this instruction
-// set, could be the copy that the linker keeps for all others.
+// instruction set, with BROCKETT_LANES doubles to a register and BROCKETT_LANE_EIGEN as the name of the result. Products
+// are fused with sums here, and nothing of the standard library is used: an inline function of it, compiled for this
+// instruction set, could be the copy that the linker keeps for all others.
 #include "linalg/lapack/lane_eigen.hpp"
 
 namespace brockett::linalg::lapack {
@@ -53,8 +53,8 @@ inline Lanes* column(Lanes* A, index_t n, index_t j) {
   return A + kParts * (j * (2 * n - j + 1) / 2);
 }
 
-// A <- A - v w^* - w v^*, y <- A u on rows and columns first … n - 1: one pass over A. Two columns at a time, so that the
-// vectors are read half as often.
+// A <- A - v w^* - w v^*, y <- A u on rows and columns first … n - 1: one pass over A. Two columns at a time, so that
+// the vectors are read half as often.
 template <int kParts, bool pending>
 void update_and_multiply(index_t n, index_t first, Lanes* __restrict A, const Lanes* __restrict v,
                          const Lanes* __restrict w, const Lanes* __restrict u, Lanes* __restrict y) {
@@ -146,9 +146,10 @@ void update_and_multiply(index_t n, index_t first, Lanes* __restrict A, const La
 
 // d: diagonal, e: squared magnitudes below it, of the tridiagonal matrix; both `kGroups` apart. vectors: 4 kParts n.
 //
-// H_k = I - tau u u^*, u = a / ||a|| + phase(a_1) e_1, tau = 1 / (1 + |a_1| / ||a||), sends the part a of column k below the
-// diagonal to a multiple of e_1, of magnitude ||a||; the phases of these do not matter to the eigenvalues.
-// H A H = A - u w^* - w u^*, p = tau A u, w = p - (tau / 2)(u^* p) u (Golub and Van Loan, 8.3.1), done in the pass of the next column.
+// H_k = I - tau u u^*, u = a / ||a|| + phase(a_1) e_1, tau = 1 / (1 + |a_1| / ||a||), sends the part a of column k below
+// the diagonal to a multiple of e_1, of magnitude ||a||; the phases of these do not matter to the eigenvalues.
+// H A H = A - u w^* - w u^*, p = tau A u, w = p - (tau / 2)(u^* p) u (Golub and Van Loan, 8.3.1): done in the pass of the
+// next column.
 template <int kParts>
 void tridiagonalize(index_t n, Lanes* A, Lanes* vectors, Lanes* d, Lanes* e) {
   Lanes *v = vectors, *w = v + kParts * n, *u = w + kParts * n, *y = u + kParts * n;
@@ -239,7 +240,8 @@ inline void next_block(index_t n, index_t lane, const double* e, double negligib
 
 // Root-free QL with Wilkinson's shift on every lane by itself, in step: all lanes walk up their blocks at once and only
 // those within theirs change anything. Of step i, with c = p / r, s = bb / r (squares of cosine and sine):
-//   r = p + e_i, e_{i+1} = s_old r, gamma = c (d_i - sigma) - s gamma_old, d_{i+1} = gamma_old + (d_i - gamma), p = gamma^2 / c
+//   r = p + e_i, e_{i+1} = s_old r, gamma = c (d_i - sigma) - s gamma_old, d_{i+1} = gamma_old + (d_i - gamma),
+//   p = gamma^2 / c,
 // written with 1 / r and r / p, which need not wait for each other.
 unsigned ql(index_t n, index_t count, double* d, double* e) {
   Lanes* const D = reinterpret_cast<Lanes*>(d);
@@ -249,8 +251,8 @@ unsigned ql(index_t n, index_t count, double* d, double* e) {
     Lanes most = zero();
     for (index_t i = 0; i < n; ++i)
       most = larger(most, larger(D[i * kGroups + g] * D[i * kGroups + g], E[i * kGroups + g]));
-    // entries of eps times the norm: all that are dropped move the eigenvalues by twice that; of clusters, an eighth of it is
-    // below the rounding of the diagonal, and never reached
+    // entries of eps times the norm: all that are dropped move the eigenvalues by twice that. An eighth of it is below
+    // the rounding of the diagonal, and in clusters never reached.
     threshold[g] = most * (kEps * kEps);
   }
   const double* negligible = reinterpret_cast<const double*>(threshold);
