@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,30 @@ def bench_singular_values(benchmark, measure, size, shape, peer):
     measure(lambda: VALUES[peer](A), check, rounds=7 if shape[0] == 1024 else 1, flops=flops)
 
 
+# 1000 matrices of one order: what the values of a layer's heads, groups or transfer matrices are
+
+
+@functools.lru_cache(maxsize=1)
+def batch(count: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.Generator(np.random.Philox(n))
+    A = rng.standard_normal((count, n, n), dtype=np.float32) * np.float32(n**-0.5)
+    return A, np.linalg.svd(A.astype(np.float64), compute_uv=False)
+
+
+@pytest.mark.parametrize("peer", [name for name in VALUES if not name.startswith("scipy")])
+@pytest.mark.parametrize("order", [64, 256])
+def bench_singular_values_of_a_batch(benchmark, measure, timed, order, peer):
+    benchmark.group = f"all singular values of 1000 matrices, {order} × {order} float32"
+    A, exact = batch(1000, order) if timed else batch(21, order // 8)
+
+    def check(s: Any) -> dict[str, Any]:
+        error = float(np.max(np.abs(np.asarray(s, dtype=np.float64) - exact) / exact[:, :1]))
+        assert error < 1e-5, error
+        return {"max error over s1": error}
+
+    measure(lambda: VALUES[peer](A), check, rounds=3)
+
+
 def torch_svd(A: np.ndarray, k: int) -> tuple[Any, ...]:
     torch = pytest.importorskip("torch", reason="torch is an optional peer")
     U, s, Vt = torch.linalg.svd(torch.from_numpy(A), full_matrices=False)
@@ -147,6 +172,33 @@ CASES = [
     pytest.param(4096, 4096, 1638, marks=LARGE),
 ]
 FULL = ("scipy gesdd, cut", "torch svd, cut")
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "rank"), [(1024, 1024, 128), (2048, 2048, 512), pytest.param(4096, 11008, 128, marks=LARGE)]
+)
+def bench_what_auto_takes(benchmark, measure, size, timed, rows, cols, rank):
+    """The time of "auto" over that of the quickest of the methods it chooses from."""
+    benchmark.group = f"the choice of method auto, {rank} triplets of {rows} × {cols} float32"
+    A = layer(size(rows), size(cols))
+    k = rank * min(A.shape) // min(rows, cols)
+
+    def seconds(method: str) -> float:
+        start = time.process_time()
+        bk.svd(A, rank=k, method=method)
+        return time.process_time() - start
+
+    def check(answer: Any) -> dict[str, Any]:
+        assert answer.residual < 2e-6, answer.residual
+        if not timed:
+            return {}
+        quickest = min(seconds(method) for method in ("krylov", "gram"))
+        over = min(seconds("auto") for _ in range(2)) / quickest
+        assert over < 1.25, over
+        return {"took": answer.method, "over the quickest method": over}
+
+    measure(lambda: bk.svd(A, rank=k), check, rounds=3 if rows < 4096 else 1)
+
 
 
 @pytest.mark.parametrize("peer", TRUNCATED)

@@ -111,7 +111,7 @@ class Solver {
     const auto n = static_cast<index_t>(f.size());
     const auto bytes = static_cast<std::size_t>(r_ * r_) * sizeof(double);
     // a short list is shared out, too
-    const index_t batch = std::max(std::clamp<index_t>(n / 8, 1, kBatch), context_.backend().batch_size(bytes));
+    const index_t batch = std::max(std::clamp<index_t>(n / 4, 1, kBatch), context_.backend().batch_size(bytes));
     context_.backend().for_each((n + batch - 1) / batch,
                                 [&](index_t task) {
                                   const index_t first = task * batch, count = std::min(batch, n - first);

@@ -124,8 +124,14 @@ std::vector<SingularValues> singular_values_batch(const Context& context, const 
                                      shape_text(A[0].rows, A[0].cols) + " and " + shape_text(one.rows, one.cols));
     }
   }
-  const auto k = static_cast<std::size_t>(std::min(A[0].rows, A[0].cols));
-  const index_t group = std::clamp<index_t>(context.backend().batch_size(sizeof(double) * k * k), 1, total);
+  const index_t k = std::min(A[0].rows, A[0].cols);
+  const auto bytes = sizeof(double) * static_cast<std::size_t>(k * k);
+  index_t group = context.backend().batch_size(bytes);
+  // eigensolvers that take several at once are given them, but a short batch is shared out, too
+  if (tries_gram<T>(params.method, A[0].rows, A[0].cols)) {
+    group = std::max(group, std::min(context.backend().eigen_batch(k), total / 4));
+  }
+  group = std::clamp<index_t>(group, 1, total);
   const index_t groups = (total + group - 1) / group;
   if (groups == 1) {
     solve_group<T>(context, A.data(), total, params.method, out.data());

@@ -263,7 +263,17 @@ Triplets<T> solve(const Context& context, Mat<const T> M, Op op_a, const SvdPara
     if (costs.gram > 0) {
       Triplets<T> t = solver.gram();
       residual = solver.residual(t);
-      if (residual <= params.tol && t.s.back() >= kOrthogonalGram * t.s.front()) return t;
+      if (t.s.back() >= kOrthogonalGram * t.s.front()) {
+        // what nothing in this precision reaches is no reason to try the next
+        if (residual <= std::max(params.tol, kReach<T>)) return t;
+        context.check_interrupt();
+        const double of_gram = residual;
+        Triplets<T> other = solver.exact();
+        residual = solver.residual(other);
+        if (residual < of_gram) return other;
+        residual = of_gram;
+        return t;
+      }
       context.check_interrupt();
     }
     method = Method::exact;

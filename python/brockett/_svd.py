@@ -211,7 +211,7 @@ def svd(
         "exact": LAPACK gesdd, and gesvd where that fails. "gram": eigenvectors of the smaller Gram matrix in float64.
         "krylov": block Lanczos with thick restarts, until the measured residual is at most `tol`. "quick": the same
         within a budget of products, whose error is whatever `residual` says. "auto" takes the cheapest of krylov, gram
-        and exact by measured costs, and exact where the others miss `tol`; never "quick".
+        and exact by measured costs, and exact where the others miss `tol` and it is nearer; never "quick".
     seed : int, default 0
         Of the start block of "krylov" and "quick". The same seed starts from the same bits on every engine.
     oversampling : int, default 10

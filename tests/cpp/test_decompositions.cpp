@@ -293,24 +293,27 @@ TYPED_TEST(Decompositions, largest_eigenvectors_of_awkward_matrices) {
 
 TYPED_TEST(Decompositions, eigenvalues_of_a_batch) {
   using T = typename TypeParam::T;
-  // 3 matrices of order 7 stacked with a row of NaN below each, the upper triangles NaN too
-  constexpr index_t n = 7, batch = 3;
-  HostMatrix<T> stacked(n + 1, batch * n);
-  for (T& x : stacked.data) x = std::numeric_limits<T>::quiet_NaN();
-  for (index_t k = 0; k < batch; ++k) {
-    std::vector<T> d;
-    for (index_t i = 0; i < n; ++i) d.push_back(static_cast<T>(10 * k + i));
-    const HostMatrix<T> A = this->symmetric(d, 30 + static_cast<unsigned>(k));
-    for (index_t j = 0; j < n; ++j)
-      for (index_t i = j; i < n; ++i) stacked(i, k * n + j) = A(i, j);
+  // matrices of order 7 side by side with a row of NaN below, the upper triangles NaN too: fewer and more than are solved at once
+  constexpr index_t n = 7;
+  for (const index_t batch : {index_t{1}, index_t{3}, index_t{21}}) {
+    HostMatrix<T> stacked(n + 1, batch * n);
+    for (T& x : stacked.data) x = std::numeric_limits<T>::quiet_NaN();
+    for (index_t k = 0; k < batch; ++k) {
+      std::vector<T> d;
+      for (index_t i = 0; i < n; ++i) d.push_back(static_cast<T>(10 * (k % 3) + i));
+      const HostMatrix<T> A = this->symmetric(d, 30 + static_cast<unsigned>(k));
+      for (index_t j = 0; j < n; ++j)
+        for (index_t i = j; i < n; ++i) stacked(i, k * n + j) = A(i, j);
+    }
+    const auto a = this->to_device(stacked);
+    const Mat<T> first = a.mat().block(0, 0, n, n);
+    std::vector<T> values(static_cast<std::size_t>(n * batch));
+    this->la.eigenvalues_batched(first, n * first.ld, batch, values.data());
+    for (index_t k = 0; k < batch; ++k)
+      for (index_t i = 0; i < n; ++i)
+        EXPECT_NEAR(values[static_cast<std::size_t>(i + k * n)], static_cast<double>(10 * (k % 3) + i),
+                    500 * this->eps);
   }
-  const auto a = this->to_device(stacked);
-  const Mat<T> first = a.mat().block(0, 0, n, n);
-  std::vector<T> values(n * batch);
-  this->la.eigenvalues_batched(first, n * first.ld, batch, values.data());
-  for (index_t k = 0; k < batch; ++k)
-    for (index_t i = 0; i < n; ++i)
-      EXPECT_NEAR(values[static_cast<std::size_t>(i + k * n)], static_cast<double>(10 * k + i), 500 * this->eps);
 }
 
 TYPED_TEST(Decompositions, hermitian_eigenvalues_by_hand) {
@@ -327,30 +330,32 @@ TYPED_TEST(Decompositions, hermitian_eigenvalues_by_hand) {
 TYPED_TEST(Decompositions, hermitian_eigenvalues_of_a_batch) {
   using T = typename TypeParam::T;
   // A + i B has the eigenvalues of [A -B; B A], each once instead of twice.
-  constexpr index_t n = 9, batch = 2;
-  HostMatrix<T> re(n, n * batch), im(n, n * batch);
-  std::vector<double> expected;
-  for (index_t k = 0; k < batch; ++k) {
-    const HostMatrix<T> X = HostMatrix<T>::random(n, n, 40 + static_cast<unsigned>(k));
-    HostMatrix<double> doubled(2 * n, 2 * n);
-    for (index_t j = 0; j < n; ++j) {
-      for (index_t i = 0; i < n; ++i) {
-        re(i, k * n + j) = X(i, j) + X(j, i);
-        im(i, k * n + j) = X(i, j) - X(j, i);
-        doubled(i, j) = doubled(n + i, n + j) = static_cast<double>(re(i, k * n + j));
-        doubled(n + i, j) = static_cast<double>(im(i, k * n + j));
-        doubled(i, n + j) = -doubled(n + i, j);
+  constexpr index_t n = 9;
+  for (const index_t batch : {2, 19}) {
+    HostMatrix<T> re(n, n * batch), im(n, n * batch);
+    std::vector<double> expected;
+    for (index_t k = 0; k < batch; ++k) {
+      const HostMatrix<T> X = HostMatrix<T>::random(n, n, 40 + static_cast<unsigned>(k));
+      HostMatrix<double> doubled(2 * n, 2 * n);
+      for (index_t j = 0; j < n; ++j) {
+        for (index_t i = 0; i < n; ++i) {
+          re(i, k * n + j) = X(i, j) + X(j, i);
+          im(i, k * n + j) = X(i, j) - X(j, i);
+          doubled(i, j) = doubled(n + i, n + j) = static_cast<double>(re(i, k * n + j));
+          doubled(n + i, j) = static_cast<double>(im(i, k * n + j));
+          doubled(i, n + j) = -doubled(n + i, j);
+        }
       }
+      const auto a = this->to_device(doubled);
+      std::vector<double> twice(2 * n);
+      this->backend->full().eigen_symmetric(a, twice.data(), false);
+      for (std::size_t i = 0; i < twice.size(); i += 2) expected.push_back(twice[i]);
     }
-    const auto a = this->to_device(doubled);
-    std::vector<double> twice(2 * n);
-    this->backend->full().eigen_symmetric(a, twice.data(), false);
-    for (std::size_t i = 0; i < twice.size(); i += 2) expected.push_back(twice[i]);
+    const auto a = this->to_device(re), b = this->to_device(im);
+    std::vector<T> values(static_cast<std::size_t>(n * batch));
+    this->la.eigenvalues_hermitian_batched(a.mat().columns(0, n), b.mat().columns(0, n), n * n, batch, values.data());
+    for (std::size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i], 200 * this->eps);
   }
-  const auto a = this->to_device(re), b = this->to_device(im);
-  std::vector<T> values(n * batch);
-  this->la.eigenvalues_hermitian_batched(a.mat().columns(0, n), b.mat().columns(0, n), n * n, batch, values.data());
-  for (std::size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i], 200 * this->eps);
 }
 
 // --- singular values -----------------------------------------------------------------------------------------------

@@ -186,6 +186,32 @@ TEST_F(Drivers, hermitian_eigenvalues_are_retried) {
             "heevd and then heev did not converge on a 2 x 2 matrix: 1 and 2 off-diagonal entries did not vanish");
 }
 
+// Of a batch only what does not converge on vector lanes (here because it is no number) reaches LAPACK.
+TEST_F(Drivers, what_the_lanes_leave_is_for_lapack) {
+  HostMatrix<double> A{{2, 0, NAN, 0, 5, 0}, {0, 2, 0, 2, 0, 6}}, B{{0, 0, 0, 0, 0, 0}, {1, 0, 1, 0, 0, 0}};
+  fails["heevd"] = 1;
+  fails["heev"] = 2;
+  double values[6] = {};
+  EXPECT_EQ(message<NotConverged>(
+                [&] { la.eigenvalues_hermitian_batched(mat(A).columns(0, 2), mat(B).columns(0, 2), 4, 3, values); }),
+            "heevd and then heev did not converge on a 2 x 2 matrix: 1 and 2 off-diagonal entries did not vanish");
+  EXPECT_EQ(calls["heevd"], 1);
+  EXPECT_EQ(calls["heev"], 1);
+  EXPECT_NEAR(values[0], 1, 1e-14);
+  EXPECT_NEAR(values[1], 3, 1e-14);
+  EXPECT_EQ(values[4], 5);
+  EXPECT_EQ(values[5], 6);
+
+  fails["syevd"] = 1;
+  fails["syev"] = 2;
+  EXPECT_EQ(message<NotConverged>([&] { la.eigenvalues_batched(mat(A).columns(0, 2), 4, 3, values); }),
+            "syevd and then syev did not converge on a 2 x 2 matrix: 1 and 2 off-diagonal entries did not vanish");
+  EXPECT_EQ(calls["syevd"], 1);
+  EXPECT_EQ(calls["syev"], 1);
+  EXPECT_EQ(values[0], 2);
+  EXPECT_EQ(values[1], 2);
+}
+
 TEST_F(Drivers, singular_values_are_retried) {
   fails["gesdd"] = 1;
   HostMatrix<double> A = wide, U(2, 2), Vt(2, 3);

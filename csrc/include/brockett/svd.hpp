@@ -15,7 +15,7 @@ struct SvdParams {
   /// `exact`: LAPACK gesdd (gesvd where it fails). `gram`: eigenvectors of the smaller Gram matrix in float64.
   /// `krylov`: block Lanczos with thick restarts until the measured residual is at most `tol`, else NotConverged.
   /// `quick`: the same within a budget of columns; its error is whatever `residual` says.
-  /// `automatic` takes the cheapest of krylov, gram and exact by measured costs, and exact where the others miss `tol`;
+  /// `automatic` takes the cheapest of krylov, gram and exact by measured costs, and exact where the others miss `tol` and it is nearer;
   /// never quick.
   enum class Method { automatic, exact, gram, krylov, quick } method = Method::automatic;
   index_t rank = 0;  ///< number of triplets kept; 0 keeps min(m, n)

@@ -146,6 +146,8 @@ class Backend {
   virtual void for_each(index_t count, const std::function<void(index_t)>& f, const std::function<void()>& poll) = 0;
   /// How many matrices of `bytes` bytes a batched primitive should be given at once: 1 where for_each has the parallelism.
   virtual index_t batch_size(std::size_t bytes) const = 0;
+  /// How many matrices of order n eigenvalues_batched should be given at once, where there are as many.
+  virtual index_t eigen_batch(index_t n) const { return batch_size(sizeof(double) * static_cast<std::size_t>(n * n)); }
   /// How many elements a block of converted data should have: enough for the units, few enough for the memory.
   virtual index_t block_elements() const { return index_t{1} << 22; }
   /// Host memory in pieces of at most `step` rows (each of `row_bytes` bytes, `pitch` bytes apart): f(first, count, data,

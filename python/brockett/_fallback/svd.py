@@ -14,7 +14,8 @@ quick
     The same within a budget of columns: (iterations + 1)(r + oversampling) through A and Aᵀ.
 auto
     The cheapest by measured costs (`costs`) of krylov, gram (float32 A, where rank < min(m, n) or one side is at least
-    twice the other) and exact; gram counts where its residual is at most tol and s_r ≥ 1e-4 s₁. Never quick.
+    twice the other) and exact; gram counts where s_r ≥ 1e-4 s₁, and stands where its residual is at most tol or
+    what the precision reaches; else the nearer of gram and exact. Never quick.
 
 Methods of `singular_values`
 ----------------------------
@@ -172,8 +173,10 @@ def svd(
             return result
     if cost["gram"]:
         result = run("gram")
-        if result["residual"] <= tol and result["s"][-1] >= 1e-4 * result["s"][0]:
-            return result
+        if result["s"][-1] >= 1e-4 * result["s"][0]:
+            if result["residual"] <= max(tol, reach):  # what nothing reaches is no reason to try the next
+                return result
+            return min(result, run("exact"), key=lambda r: r["residual"])
     return run("exact")
 
 
@@ -182,19 +185,21 @@ def costs(longer: int, side: int, rank: int, single: bool) -> dict[str, float]:
     m, n, k = float(longer), float(side), float(rank)
     rate = 8e10 if single else 4e10
     width = 8 if rank <= 32 else 16
-    columns, depth = float(int(min(n, 6 * k + 8 * width))), min(n, 3 * k + 8 * width)
+    columns = min(n, 1 / (1 / (6.5 * k + 16 * width) + 1 / (1.4 * n)))
+    depth = min(columns, 3 * k + 8 * width)
     gram = 0.0
     if single and (rank < side or longer >= 2 * side):
-        gram = m * n**2 / 5e10 + n**3 * (7e-11 + 2.3e-10 * min(1.0, 2 * k / n)) + 2 * m * n * k / 5e10
+        part = 6e-11 * (1 + min(1.0, n / 4096)) * n**3 + 2 * n**2 * k / 5e10 + 1.2e-7 * n * k + 2 * n * k**2 / 5e10
+        gram = m * n**2 / 5e10 + (part if k <= 0.75 * n else 2.5e-10 * n**3) + 2 * m * n * k / 5e10
     return {
         "exact": (3.4e-10 if single else 5.7e-10) * n**3 + 6 * (m - n) * n**2 / (1e11 if single else 5e10),
         "gram": gram,
         "krylov": 4 * m * n * columns / rate
         + 2.4 * n * min(columns, depth) * columns / rate
-        + 8e-10 * depth**3
+        + 4e-10 * depth**3
         + 6 * m * n * k / rate
         + 1.2e-4 * columns / width,
-        "columns": columns,
+        "columns": float(int(columns)),
     }
 
 

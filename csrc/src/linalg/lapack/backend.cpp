@@ -2,6 +2,7 @@
 #include <memory>
 #include <string>
 
+#include "linalg/lapack/lane_eigen.hpp"
 #include "linalg/lapack/lapack_linalg.hpp"
 #include "linalg/lapack/threads.hpp"
 
@@ -17,6 +18,7 @@ class LapackBackend final : public Backend {
     if (count > 0) lapack::run_on_workers(count, f, poll);
   }
   index_t batch_size(std::size_t) const override { return 1; }
+  index_t eigen_batch(index_t n) const override { return lapack::lane_eigen_batch(n); }
   std::shared_ptr<void> thread_scope(index_t n) override { return lapack::threads_for_order(n); }
 
  private:

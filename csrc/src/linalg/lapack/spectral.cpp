@@ -6,6 +6,7 @@
 #include <string>
 
 #include "linalg/lapack/blas.hpp"
+#include "linalg/lapack/lane_eigen.hpp"
 #include "linalg/lapack/lapack_linalg.hpp"
 #include "linalg/lapack/memory.hpp"
 #include "linalg/lapack/tridiagonal_vectors.hpp"
@@ -335,7 +336,8 @@ void Spectral<T>::eigen_symmetric_leading(Mat<T> A, index_t count, T* host_value
 // A_k = V_k diag(values_k) V_k^T
 template <class T>
 void Spectral<T>::eigenvalues_batched(Mat<T> A, index_t stride, index_t batch, T* host_values) {
-  for (index_t k = 0; k < batch; ++k) {
+  if (A.empty()) return;
+  for (const index_t k : lane_eigenvalues<T>(A, {}, stride, batch, host_values)) {
     eigen_symmetric({A.data + k * stride, A.rows, A.cols, A.ld}, host_values + k * A.cols, false);
   }
 }
@@ -345,8 +347,10 @@ template <class T>
 void Spectral<T>::eigenvalues_hermitian_batched(Mat<T> A, Mat<T> B, index_t stride, index_t batch, T* host_values) {
   if (A.empty()) return;
   const index_t n = A.cols;
+  const std::vector<index_t> left = lane_eigenvalues<T>(A, B, stride, batch, host_values);
+  if (left.empty()) return;
   Scratch<T> interleaved(2 * n * n);
-  for (index_t k = 0; k < batch; ++k) {
+  for (const index_t k : left) {
     const T* a = A.data + k * stride;
     const T* b = B.data + k * stride;
     const auto gather = [&] {
