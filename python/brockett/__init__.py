@@ -14,6 +14,8 @@ the same kind goes out.
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import convolution, hypergraph, penalty, random_matrix
 from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
@@ -89,6 +91,7 @@ __all__ = [
     "edge_threshold",
     "engines",
     "hypergraph",
+    "integrations",
     "penalty",
     "random_matrix",
     "randomized_svd",
@@ -102,7 +105,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
+    if name == "integrations":  # adapters of other tools, loaded by those who use them
+        import importlib
+
+        return importlib.import_module(f"{__name__}.integrations")
     # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
     if name == "__version__":
         from importlib import metadata
