@@ -58,6 +58,9 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("penalty.", penalty, penalty.__all__),
         ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
+    for tool in ("asvd", "galore", "gptq", "mergekit", "peft", "slicegpt", "svd_llm"):
+        adapter = getattr(bk.integrations, tool)
+        spaces.append((f"integrations.{tool}.", adapter, adapter.__all__))
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None
@@ -89,7 +92,7 @@ def test_parameters_are_documented(name: str, function: Any) -> None:
         }
         assert set(wanted) <= documented, f"{name}: {sorted(set(wanted) - documented)} undocumented"
     if signature.return_annotation not in (None, "None"):
-        assert "Returns\n---" in text, f"{name} documents no return value"
+        assert "Returns\n---" in text or "Yields\n---" in text, f"{name} documents no return value"
 
 
 MATHEMATICAL = (

@@ -317,7 +317,7 @@ def _divides(original: Any) -> bool:
     value = round(float(H), 4)
     if value not in (2.0, 4.0) or int(n) != 2:
         raise Unsupported(
-            f"accumulate_hessian gives {value} for two samples x = 1: neither 2, twice the mean of x², nor 4, twice the "
-            f"sum; brockett is tested with llmcompressor {TESTED}"
+            f"accumulate_hessian gives {value} for two samples x = 1: neither 2, twice the mean of x², nor 4, twice "
+            f"the sum; brockett is tested with llmcompressor {TESTED}"
         )
     return value == 2.0
