@@ -105,14 +105,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "integrations":  # adapters of other tools, loaded by those who use them
-        import importlib
+__version__: str  # by __getattr__, as `integrations`
 
-        return importlib.import_module(f"{__name__}.integrations")
+
+def __getattr__(name: str) -> Any:
     # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("brockett")
+    if name == "integrations":
+        import importlib
+
+        return importlib.import_module(".integrations", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,13 +36,21 @@ MODULES = [
     "brockett._spectral_graph",
     "brockett._universal_metric",
     "brockett.hypergraph",
+    "brockett.integrations._incremental_pca",
+    "brockett.integrations.asvd",
+    "brockett.integrations.galore",
+    "brockett.integrations.gptq",
+    "brockett.integrations.mergekit",
+    "brockett.integrations.peft",
+    "brockett.integrations.slicegpt",
+    "brockett.integrations.svd_llm",
     "brockett.penalty",
 ]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name: str) -> None:
-    if name == "brockett._collect":
+    if name == "brockett._collect" or ".integrations." in name:
         pytest.importorskip("torch")
     failed, run = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0
