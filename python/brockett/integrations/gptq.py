@@ -89,8 +89,10 @@ class Hessian:
             Named after the layer; nothing was added.
         """
         acc = _hooks.moments_of_inputs(self.layer, inp, mask, self.name, self._precision)
-        added = _hooks.total(acc)
-        self._total = added if self.nsamples == 0 else self._total + added
+        if self.nsamples == 0:
+            self._total = _hooks.total(acc)
+        elif acc.n_samples:
+            self._total.add_(acc.matrix(), alpha=acc.weight)
         self.nsamples += _n_added(self.layer, inp)
 
     def matrix(self) -> Any:
@@ -218,7 +220,8 @@ def accumulate_hessian(
     with torch.no_grad():
         if normalized:
             H *= int(num_samples) / n
-        H += (_hooks.total(acc) * (2.0 / n if normalized else 2.0)).to(H.dtype)
+        if acc.n_samples:  # rounded before it is added: a sum of two types takes PyTorch four times as long
+            H.add_(acc.matrix().to(H.dtype), alpha=2.0 * acc.weight / (n if normalized else 1))
         num_samples += added
     return H, num_samples
 
