@@ -104,6 +104,7 @@ __all__ = [
     "edge_threshold",
     "engines",
     "hypergraph",
+    "integrations",
     "models",
     "penalty",
     "random_matrix",
@@ -118,14 +119,17 @@ __all__ = [
 ]
 
 
+__version__: str  # by __getattr__, as `integrations`
+
+
 def __getattr__(name: str) -> Any:
     # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("brockett")
-    if name == "models":  # 10 ms, for those who load a model
+    if name in ("integrations", "models"):  # 10 ms, for those who use them
         import importlib
 
-        return importlib.import_module(".models", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,13 +40,21 @@ MODULES = [
     "brockett.hypergraph",
     "brockett.models",
     "brockett.models._load",
+    "brockett.integrations._incremental_pca",
+    "brockett.integrations.asvd",
+    "brockett.integrations.galore",
+    "brockett.integrations.gptq",
+    "brockett.integrations.mergekit",
+    "brockett.integrations.peft",
+    "brockett.integrations.slicegpt",
+    "brockett.integrations.svd_llm",
     "brockett.penalty",
 ]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name: str) -> None:
-    if name == "brockett._collect":
+    if name == "brockett._collect" or ".integrations." in name:
         pytest.importorskip("torch")
     failed, run = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0
@@ -63,6 +71,9 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("penalty.", penalty, penalty.__all__),
         ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
+    for tool in ("asvd", "galore", "gptq", "mergekit", "peft", "slicegpt", "svd_llm"):
+        adapter = getattr(bk.integrations, tool)
+        spaces.append((f"integrations.{tool}.", adapter, adapter.__all__))
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None
@@ -94,7 +105,7 @@ def test_parameters_are_documented(name: str, function: Any) -> None:
         }
         assert set(wanted) <= documented, f"{name}: {sorted(set(wanted) - documented)} undocumented"
     if signature.return_annotation not in (None, "None"):
-        assert "Returns\n---" in text, f"{name} documents no return value"
+        assert "Returns\n---" in text or "Yields\n---" in text, f"{name} documents no return value"
 
 
 MATHEMATICAL = (

@@ -77,6 +77,14 @@ def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(command[1:]) == 0
 
 
+@pytest.mark.parametrize("recipe", blocks("py"))
+def test_recipes_run(recipe: str) -> None:
+    pytest.importorskip("torch", reason="the recipes are about PyTorch modules")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(compile(recipe, "README.md", "exec"), {})
+    assert "nan" not in said.getvalue()
+
+
 def test_first_two_shell_blocks_are_the_two_commands() -> None:
     demo, tests = blocks("sh")[:2]
     assert "python3 -m venv" in demo

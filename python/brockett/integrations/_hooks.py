@@ -1,0 +1,142 @@
+"""What the adapters of compression tools share: rebinding names, casting, the second moments of a layer's inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from .. import _arrays, _collect
+from .._autocorrelation import Autocorrelation
+from .._errors import InvalidArgument, InvalidType, NonFinite, Unsupported
+
+__all__ = [
+    "cast",
+    "import_tool",
+    "is_transformers_conv1d",
+    "layer_argument",
+    "moments_of_inputs",
+    "needs_gradient",
+    "rebound",
+    "total",
+]
+
+#: owner of a name, the name, and what makes the new value from the old one
+Rebinding = tuple[Any, str, Callable[[Any], Any]]
+
+
+@contextlib.contextmanager
+def rebound(tool: str, tested: str, names: Sequence[Rebinding]) -> Iterator[None]:
+    """The names bound to other values inside the block, and to what they were after it, whatever happens.
+
+    All of them are looked up before any is bound, so that a tool whose names have moved is left as it was.
+    """
+    new = []
+    for owner, name, make in names:
+        if not hasattr(owner, name):
+            raise moved(tool, tested, f"{getattr(owner, '__name__', type(owner).__name__)}.{name}")
+        new.append((owner, name, make(getattr(owner, name))))
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in new:
+            if name in vars(owner):
+                stack.callback(setattr, owner, name, vars(owner)[name])
+            else:  # a class that inherits it
+                stack.callback(delattr, owner, name)
+            setattr(owner, name, value)
+        yield
+
+
+def import_tool(tool: str, tested: str, module: str) -> Any:
+    """A module of a tool; Unsupported with the version tested where the tool is absent or the module has moved."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.partition(".")[0]:
+            raise Unsupported(f"{tool} is not installed (brockett is tested with {tested})") from error
+        if error.name is not None and module.startswith(error.name):
+            raise moved(tool, tested, module) from error
+        raise
+
+
+def moved(tool: str, tested: str, name: str) -> Unsupported:
+    """The error for a tool whose names are elsewhere by now."""
+    try:
+        found = metadata.version(tool)
+    except metadata.PackageNotFoundError:
+        found = "of unknown version"
+    return Unsupported(f"{tool} {found} has no {name}; brockett is tested with {tool} {tested}")
+
+
+def cast(array: Any, dtype: Any) -> Any:
+    """The same values in another dtype of the same library."""
+    return array.astype(dtype) if isinstance(array, np.ndarray) else array.to(dtype)
+
+
+def needs_gradient(tensor: Any) -> bool:
+    """Whether autograd records what is done with a tensor, which only the tool's own function can serve."""
+    import torch
+
+    return isinstance(tensor, torch.Tensor) and tensor.requires_grad and torch.is_grad_enabled()
+
+
+def is_transformers_conv1d(layer: Any) -> bool:
+    """transformers.pytorch_utils.Conv1D, whose weight is (in, out), without importing transformers."""
+    kinds = type(layer).__mro__
+    return any(kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in kinds)
+
+
+def layer_argument(layer: Any, name: str | None) -> str:
+    """How messages call the inputs of a layer: by its name, or by what it prints as."""
+    return f"input of layer {name!r}" if name is not None else f"input of {layer}"
+
+
+def moments_of_inputs(
+    layer: Any, inp: Any, mask: Any = None, name: str | None = None, precision: str = "double"
+) -> Autocorrelation:
+    """The accumulator of what a layer sees in `inp`: rows of a linear layer, patches of a convolution.
+
+    Raises
+    ------
+    InvalidArgument, NonFinite, InvalidType
+        Named after the layer.
+    Unsupported
+        A layer that is neither, or a grouped convolution, whose joint moments no Hessian of all columns holds.
+    """
+    import torch
+
+    where = layer_argument(layer, name)
+    if not isinstance(inp, torch.Tensor):
+        raise InvalidType(where, f"expected a torch.Tensor, got {type(inp).__name__}")
+    if is_transformers_conv1d(layer):
+        acc = Autocorrelation(int(layer.weight.shape[0]), precision=precision)
+    elif isinstance(layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d):
+        if getattr(layer, "groups", 1) != 1:
+            raise Unsupported(f"{where}: {layer.groups} groups of channels have a Hessian each, not one")
+        acc = _collect._accumulator(name or "", layer, False, "gram", precision, torch)
+    else:
+        raise Unsupported(f"{where}: a {type(layer).__name__} is neither a linear layer nor a Conv1d or Conv2d")
+    seen = inp.detach()
+    if isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d):
+        seen = _collect._as_seen(layer, seen, torch)
+    elif seen.ndim == 1:
+        seen = seen[None]
+    try:
+        acc.update(seen, mask=mask)
+    except NonFinite as error:
+        raise NonFinite(where, error.index) from error
+    except InvalidArgument as error:
+        argument = f"mask for {where}" if error.argument == "mask" else where
+        raise type(error)(argument, error.message) from error
+    return acc
+
+
+def total(acc: Autocorrelation, space: Any = None) -> Any:
+    """Σ x xᵀ of an accumulator, float64; zeros where nothing counted."""
+    if acc.n_samples == 0:
+        zeros = np.zeros((acc.n_features, acc.n_features))
+        return (space or acc._space or _arrays.HOST).back(zeros)
+    return acc.matrix() * acc.weight
