@@ -1,4 +1,4 @@
-"""The scikit-learn estimators against scikit-learn's own, at equal explained variance or with the error beside the time."""
+"""The scikit-learn estimators against scikit-learn's own, with the error beside the time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGE = pytest.mark.large
 
 @functools.lru_cache(maxsize=1)
 def samples(m: int, n: int, kind: str) -> np.ndarray:
-    """Rows of a covariance whose values fall as 1/i ("falling") or of 50 strong directions in noise ("noise"), float32."""
+    """float32 rows; variances fall as 1/i ("falling"), or 50 directions stand out of noise ("noise")."""
     rng = np.random.Generator(np.random.Philox(m + n))
     i = np.arange(1, n + 1)
     scale = i**-0.5 if kind == "falling" else np.where(i <= 50, 3.0 * i**-0.4, 0.0) + 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -40,13 +41,12 @@ def full(X: Any, k: Any = None, **more: Any) -> decomposition.PCA:
     return decomposition.PCA(k, svd_solver="full", **more).fit(np.asarray(X, dtype=np.float64))
 
 
-def assert_same(mine: Any, theirs: Any, names: tuple[str, ...] = FITTED, rtol: float = 1e-9, atol: float = 1e-10) -> None:
+def assert_same(mine: Any, theirs: Any, names: Any = FITTED, rtol: float = 1e-9, atol: float = 1e-10) -> None:
     for name in names:
         np.testing.assert_allclose(getattr(mine, name), getattr(theirs, name), rtol=rtol, atol=atol, err_msg=name)
 
 
-@parametrize_with_checks(
-    [
+_ESTIMATORS = [
         *[PCA(svd_solver=solver) for solver in (*SOLVERS, "randomized")],
         PCA(n_components=1, whiten=True),
         PCA(n_components=0.9),
@@ -56,9 +56,42 @@ def assert_same(mine: Any, theirs: Any, names: tuple[str, ...] = FITTED, rtol: f
         IncrementalPCA(n_components=1, whiten=True, batch_size=7),
         IncrementalPCA(method="qr"),
     ]
+_CHECKS = parametrize_with_checks(_ESTIMATORS).mark
+_NEEDS_SCIPY_ARRAY_API = "check_array_api"
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [case for case in _CHECKS.args[1] if _NEEDS_SCIPY_ARRAY_API not in str(case)],
+    **_CHECKS.kwargs,
 )
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+def test_scikit_learns_checks_of_array_api() -> None:
+    """These run where SCIPY_ARRAY_API is set before SciPy is imported."""
+    code = """
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from brockett.integrations.sklearn import PCA, IncrementalPCA, TruncatedSVD
+cases = parametrize_with_checks([PCA(), PCA(svd_solver="arpack"), TruncatedSVD(), IncrementalPCA()]).mark.args[1]
+ran = 0
+for case in cases:
+    estimator, check = getattr(case, "values", case)
+    if "check_array_api" in str(check):
+        check(estimator)
+        ran += 1
+print(ran)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 4
 
 
 # --- PCA --------------------------------------------------------------------------------------------------------------
@@ -431,7 +464,7 @@ def test_incremental_refused_batch_changes_nothing(rng: np.random.Generator) -> 
     mine = IncrementalPCA(2).partial_fit(X)
     before = mine.components_.copy()
     for bad in (X[:, :3], np.full((2, 4), np.nan), sparse.csr_array(X[:, :3])):
-        with pytest.raises(ValueError, match="features|NaN"):
+        with pytest.raises(ValueError, match=r"features|NaN"):
             mine.partial_fit(bad)
     assert mine.n_samples_seen_ == 50
     np.testing.assert_array_equal(mine.components_, before)

@@ -1,5 +1,4 @@
-"""brockett inside other tools, one module for each. None is loaded before it is asked for, and none loads its tool before
-that."""
+"""brockett inside other tools: one module for each, loaded when it is asked for, and its tool with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Principal axes of centred samples: the routes that the scikit-learn estimators choose from. NumPy and SciPy arrays."""
+"""Principal axes of centred samples: the routes that the scikit-learn estimators choose from."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ __all__ = [
     "mle_rank",
     "refined",
     "row_blocks",
+    "share_rank",
     "signs_of_rows",
     "sparse_covariance",
+    "streamed",
 ]
 
 Host = npt.NDArray[Any]
 
-#: A variance below this share of the largest has lost more than five of its digits in a float64 covariance, whose rounding
-#: error is about 2e-16 of the largest: it counts as unresolved.
+#: A variance below this share of the largest has lost more than five of its digits in a float64 covariance, whose
+#: rounding error is about 2e-16 of the largest: it counts as unresolved.
 RESOLVED = 1e-10
 #: Bytes of samples that are centred, densified or multiplied at a time: they stay in the caches of a core.
 _BLOCK_BYTES = 1 << 22
@@ -112,7 +114,7 @@ def column_moments(X: Any) -> tuple[Host, Host]:
     squares = np.zeros(n)
     for rows in row_blocks(X):
         deviation = X[rows] - high
-        squares += np.einsum("ij,ij->j", deviation, deviation)
+        squares += np.square(deviation, out=deviation).sum(axis=0, dtype=np.float64)
     return mean, np.maximum(squares - m * (mean - high) ** 2, 0.0)
 
 
@@ -131,8 +133,8 @@ def centred(X: Host, mean: Host) -> Host:
 def sparse_covariance(X: Any, mean: Host) -> Host:
     """Covariance (n, n) of a sparse X, divisor m, float64.
 
-    Where no column is more than half full, XᵀX - m μ μᵀ loses no digits that count, since then var ≥ μ² (1 / fill - 1) ≥ μ².
-    Else rows are made dense, block by block: m n² flops.
+    Where no column is more than half full, XᵀX - m μ μᵀ loses no digits that count, since then var ≥ μ² (1 / fill - 1)
+    ≥ μ². Else rows are made dense, block by block: m n² flops.
     """
     m, n = X.shape
     column = X.indices if X.format == "csr" else np.repeat(np.arange(n), np.diff(X.indptr))
@@ -182,24 +184,26 @@ def from_covariance(C: Host, weight: float, k: int) -> Axes:
 
 
 def refined(axes: Axes, X: Host, mean: Host, k: int) -> Axes:
-    """Axes whose covariance was rounded to float32, improved within their span and measured on the samples themselves.
+    """Axes of a covariance rounded to float32, improved within their span and measured on the samples themselves.
 
-    One Rayleigh–Ritz step: Y = (X - μ) V, Z = (X - μ)ᵀ Y, and VᵀZ = W diag(λ) Wᵀ give V W and λ, whose error is the square
-    of that of the span; ‖Z w - λ V w‖ is the residual. 4 m n k flops.
+    One Rayleigh–Ritz step: Y = (X - μ) V, Z = (X - μ)ᵀ Y, and VᵀZ = W diag(λ) Wᵀ give V W and λ, whose error is the
+    square of that of the span; ‖Z w - λ V w‖ is the residual. 4 m n k flops.
     """
     V = np.ascontiguousarray(axes.components[:k].T).astype(X.dtype)
-    n = X.shape[1]
-    offset = mean @ V
-    Z = np.zeros((n, k))
+    high = mean.astype(X.dtype)
+    low = ((mean - high) @ V).astype(X.dtype)
+    Z = np.zeros((X.shape[1], k))
     for rows in row_blocks(X):
-        Y = X[rows] @ V
-        Y -= offset.astype(X.dtype)
-        Z += X[rows].T @ Y
-        Z -= np.outer(mean, Y.sum(axis=0, dtype=np.float64))
+        # Centred before it is multiplied: float32 products of what is far from the origin would be noise.
+        block = X[rows] - high
+        Y = block @ V
+        Y -= low
+        Z += block.T @ Y
     Z /= X.shape[0] - 1
     wide = V.astype(np.float64)
     S = wide.T @ Z
-    # V was rounded to float32, so its columns are orthonormal to that only: a generalised problem keeps the values exact.
+    # V was rounded to float32, so its columns are orthonormal to that only: a generalised problem keeps the values
+    # exact.
     values, W = linalg.eigh((S + S.T) / 2, wide.T @ wide, check_finite=False)
     values, W = np.maximum(values[::-1], 0.0), W[:, ::-1]
     vectors = wide @ W
@@ -211,7 +215,7 @@ def refined(axes: Axes, X: Host, mean: Host, k: int) -> Axes:
 
 
 def from_root(X: Any, k: int) -> Axes:
-    """The k leading axes of tall samples by a streamed LQ and an SVD of the triangle: small variances keep their digits.
+    """The k leading axes of tall samples by a streamed LQ and an SVD of its triangle, which keeps small variances.
 
     2 m n² flops, and from 4 n³ for the triangle.
     """
@@ -266,7 +270,7 @@ def _resolved(s: Host, m: int, dtype: Any) -> int:
 
 
 def krylov_is_cheaper(m: int, n: int, k: int, single: bool) -> bool:
-    """Whether k triplets by block Krylov cost less than the covariance (tall) or Gram matrix (wide) and its eigenvectors.
+    """Whether k triplets by block Krylov cost less than the covariance or Gram matrix and its eigenvectors.
 
     By the measured cost model of `brockett.svd`; a float32 covariance costs half of a float64 one.
     """
@@ -304,7 +308,7 @@ class CentredMap(PlainMap):
         return super().matmat(B) - self._mean @ B  # type: ignore[no-any-return]
 
     def rmatmat(self, B: Host) -> Host:
-        return super().rmatmat(B) - np.outer(self._mean, B.sum(axis=0))  # type: ignore[no-any-return]
+        return super().rmatmat(B) - np.outer(self._mean, B.sum(axis=0))
 
 
 # --- how many ---------------------------------------------------------------------------------------------------------
@@ -321,8 +325,9 @@ def share_rank(variances: Host, share: float) -> int:
 def mle_rank(variances: Host, n_samples: int) -> int:
     """Minka's most likely dimension of samples in Gaussian noise, from all eigenvalues of their covariance.
 
-    log p(D | k) by Laplace's method (Minka, NIPS 2000, eqs. 76 to 80), for every k < n at once: the double sums over pairs of
-    eigenvalues are running sums of the rows and columns of one triangle, n² flops where each k alone would take them.
+    log p(D | k) by Laplace's method (Minka, NIPS 2000, eqs. 76 to 80), for every k < n at once: the double sums over
+    pairs of eigenvalues are running sums of the rows and columns of one triangle, n² flops where each k alone would
+    take them.
 
     Parameters
     ----------

@@ -23,10 +23,10 @@ __all__ = ["IncrementalPCA"]
 
 
 class IncrementalPCA(_IncrementalPCA):  # type: ignore[misc]
-    """Principal components of samples that come in batches, with the contract of `sklearn.decomposition.IncrementalPCA`.
+    """Principal components of a stream of samples, with the contract of `sklearn.decomposition.IncrementalPCA`.
 
-    The whole covariance is accumulated, so the result is that of `PCA` on all samples at once, to rounding, however they
-    were split: nothing is lost between batches, which may be smaller than n_components.
+    The whole covariance is accumulated, so the result is that of `PCA` on all samples at once, to rounding, however
+    they were split: nothing is lost between batches, which may be smaller than n_components.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class IncrementalPCA(_IncrementalPCA):  # type: ignore[misc]
     Attributes
     ----------
     components_ : ndarray (n_components_, n_features_in_)
-        In the dtype of the first samples, as all arrays here. Found when one of these attributes is first asked for after
-        new samples, so that `partial_fit` costs its sum alone.
+        In the dtype of the first samples, as all arrays here. Found when one of these attributes is first asked for
+        after new samples, so that `partial_fit` costs its sum alone.
     explained_variance_, explained_variance_ratio_, singular_values_ : ndarray (n_components_,)
     mean_, var_ : ndarray (n_features_in_,)
         Of all samples; var_ with divisor n_samples_seen_.
@@ -69,8 +69,8 @@ class IncrementalPCA(_IncrementalPCA):  # type: ignore[misc]
 
     Notes
     -----
-    n_samples n_features² flops for a batch and 8 n_features² bytes, whatever n_components; 4/3 to 9 n_features³ flops where
-    the components are asked for. A batch that is refused leaves the estimator as it was.
+    n_samples n_features² flops for a batch and 8 n_features² bytes, whatever n_components; 4/3 to 9 n_features³ flops
+    where the components are asked for. A batch that is refused leaves the estimator as it was.
 
     References
     ----------

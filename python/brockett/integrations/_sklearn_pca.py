@@ -30,25 +30,25 @@ class PCA(_PCA):  # type: ignore[misc]
     Parameters
     ----------
     n_components : int, float, "mle" or None, default None
-        How many to keep: a number; the smallest one that explains more than this share of the variance (0 to 1); Minka's
-        estimate; or min(n_samples, n_features), one less for sparse X and "arpack".
+        How many to keep: a number; the smallest one that explains more than this share of the variance (0 to 1);
+        Minka's estimate; or min(n_samples, n_features), one less for sparse X and "arpack".
     copy : bool, default True
         Taken for compatibility: X is never overwritten.
     whiten : bool, default False
         Scale the outputs of `transform` to unit variance.
     svd_solver : {"auto", "full", "covariance_eigh", "arpack", "randomized"}, default "auto"
-        scikit-learn's words. "full": every digit of the small variances; a streamed LQ and LAPACK's SVD of its triangle for
-        tall X, gesdd else. "covariance_eigh": float64 covariance, summed about the mean, and its leading eigenvectors;
-        variances below 1e-10 of the largest are unresolved. "arpack": block Krylov until the residual is at most `tol`.
-        "randomized": the same within the budget of products that `iterated_power` and `n_oversamples` state. "auto": Krylov
-        where it is the cheapest by measured costs, and for sparse X; covariance (tall) or Gram matrix (wide) otherwise; and
-        the full solver where a variance that was asked for is not resolved by these.
+        scikit-learn's words. "full": every digit of the small variances; a streamed LQ and LAPACK's SVD of its triangle
+        for tall X, gesdd else. "covariance_eigh": float64 covariance, summed about the mean, and its leading
+        eigenvectors; variances below 1e-10 of the largest are unresolved. "arpack": block Krylov until the residual is
+        at most `tol`. "randomized": the same within the budget of products that `iterated_power` and `n_oversamples`
+        state. "auto": Krylov where it is the cheapest by measured costs, and for sparse X; covariance (tall) or Gram
+        matrix (wide) otherwise; and the full solver where a variance that was asked for is not resolved by these.
     tol : float, default 1e-5
         Largest residual accepted, relative to the first singular value. Explained variances have an error of about its
         square. Lower it where components of close variances must be told apart; 0 means as small as rounding allows.
     iterated_power : int or "auto", default "auto"
-        "randomized": (iterated_power + 1)(n_components + n_oversamples) columns are multiplied. "auto" is 7 below a tenth
-        of the components, 4 from there.
+        "randomized": (iterated_power + 1)(n_components + n_oversamples) columns are multiplied. "auto" is 7 below a
+        tenth of the components, 4 from there.
     n_oversamples : int, default 10
         See `iterated_power`.
     power_iteration_normalizer : {"auto", "QR", "LU", "none"}, default "auto"
@@ -85,9 +85,9 @@ class PCA(_PCA):  # type: ignore[misc]
     -----
     Covariance: n_samples n_features² flops, at half their price where float32 sums reach `tol` (X is float32 and
     n_components at most a quarter of the features; the axes are then improved and measured on X itself, 4 n_samples
-    n_features n_components flops). Krylov: 4 n_samples n_features for each of about 6 n_components columns. Memory beside X:
-    16 n_features² bytes for the covariance; a centred copy of a dense X for the other routes. fit(X).transform(X) and
-    fit_transform(X) give the same bits.
+    n_features n_components flops). Krylov: 4 n_samples n_features for each of about 6 n_components columns. Memory
+    beside X: 16 n_features² bytes for the covariance; a centred copy of a dense X for the other routes.
+    fit(X).transform(X) and fit_transform(X) give the same bits.
 
     References
     ----------

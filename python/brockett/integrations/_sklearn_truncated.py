@@ -24,7 +24,7 @@ _ALGORITHMS = ("auto", "arpack", "randomized")
 
 
 class TruncatedSVD(_TruncatedSVD):  # type: ignore[misc]
-    """The leading singular vectors of X as it is, not centred, with the contract of `sklearn.decomposition.TruncatedSVD`.
+    """Leading singular vectors of X, not centred, with the contract of `sklearn.decomposition.TruncatedSVD`.
 
     X ≈ U diag(s) V with n_components rows V, the components.
 
@@ -44,8 +44,8 @@ class TruncatedSVD(_TruncatedSVD):  # type: ignore[misc]
     random_state : int, RandomState, Generator or None, default None
         Start of Krylov; None is a fixed one.
     tol : float, default 1e-5
-        Largest residual accepted, relative to the first singular value. Values have an error of about its square. 0 means
-        as small as rounding allows.
+        Largest residual accepted, relative to the first singular value. Values have an error of about its square. 0
+        means as small as rounding allows.
 
     Attributes
     ----------
@@ -72,9 +72,9 @@ class TruncatedSVD(_TruncatedSVD):  # type: ignore[misc]
 
     Notes
     -----
-    4 n_samples n_features flops (sparse: 4 times what is stored) for each of about 6 n_components columns. The ranks, and
-    operators with `shape`, `dtype`, `matmat` and `rmatmat` as X, are those of `brockett.svd`. fit(X).transform(X) and
-    fit_transform(X) give the same bits.
+    4 n_samples n_features flops (sparse: 4 times what is stored) for each of about 6 n_components columns. The ranks,
+    and operators with `shape`, `dtype`, `matmat` and `rmatmat` as X, are those of `brockett.svd`. fit(X).transform(X)
+    and fit_transform(X) give the same bits.
 
     References
     ----------

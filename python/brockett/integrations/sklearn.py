@@ -1,7 +1,7 @@
 """scikit-learn's linear decompositions on brockett: `PCA`, `IncrementalPCA` and `TruncatedSVD`.
 
-They are subclasses of scikit-learn's estimators of the same names with the same parameters and fitted attributes, so they
-stand wherever those do: pipelines, searches, dataframes out, pickles. What is new is how they are fitted, and two
+They are subclasses of scikit-learn's estimators of the same names with the same parameters and fitted attributes, so
+they stand wherever those do: pipelines, searches, dataframes out, pickles. What is new is how they are fitted, and two
 attributes that say how well: `residual_` and `method_`. Signs follow scikit-learn 1.5 and later: the entry of largest
 magnitude of each component is positive.
 
