@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ MODULES = [
     "brockett._spectral_graph",
     "brockett._universal_metric",
     "brockett.hypergraph",
+    "brockett.integrations.sklearn",
     "brockett.penalty",
 ]
 
@@ -44,6 +46,8 @@ MODULES = [
 def test_examples_run(name: str) -> None:
     if name == "brockett._collect":
         pytest.importorskip("torch")
+    if name == "brockett.integrations.sklearn":
+        pytest.importorskip("sklearn")
     failed, run = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0
     assert run > 0
@@ -58,6 +62,9 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("penalty.", penalty, penalty.__all__),
         ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
+    if importlib.util.find_spec("sklearn"):
+        estimators = importlib.import_module("brockett.integrations.sklearn")
+        spaces.append(("integrations.sklearn.", estimators, estimators.__all__))
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None
@@ -69,6 +76,7 @@ def functions() -> Iterator[tuple[str, Any]]:
                         not method.startswith("_")
                         and inspect.isroutine(member)
                         and member.__qualname__.startswith((name, "Graph"))
+                        and not member.__module__.startswith("sklearn")
                     ):
                         yield f"{prefix}{name}.{method}", member
 

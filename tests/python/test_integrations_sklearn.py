@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,15 +49,15 @@ def assert_same(mine: Any, theirs: Any, names: Any = FITTED, rtol: float = 1e-9,
 
 
 _ESTIMATORS = [
-        *[PCA(svd_solver=solver) for solver in (*SOLVERS, "randomized")],
-        PCA(n_components=1, whiten=True),
-        PCA(n_components=0.9),
-        *[TruncatedSVD(n_components=1, algorithm=word) for word in ("auto", "arpack", "randomized")],
-        TruncatedSVD(),
-        IncrementalPCA(),
-        IncrementalPCA(n_components=1, whiten=True, batch_size=7),
-        IncrementalPCA(method="qr"),
-    ]
+    *[PCA(svd_solver=solver) for solver in (*SOLVERS, "randomized")],
+    PCA(n_components=1, whiten=True),
+    PCA(n_components=0.9),
+    *[TruncatedSVD(n_components=1, algorithm=word) for word in ("auto", "arpack", "randomized")],
+    TruncatedSVD(),
+    IncrementalPCA(),
+    IncrementalPCA(n_components=1, whiten=True, batch_size=7),
+    IncrementalPCA(method="qr"),
+]
 _CHECKS = parametrize_with_checks(_ESTIMATORS).mark
 _NEEDS_SCIPY_ARRAY_API = "check_array_api"
 
@@ -501,6 +503,17 @@ def test_incremental_takes_tensors(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(half.explained_variance_, full(rounded, 1).explained_variance_, rtol=1e-6)
     with pytest.raises(bk.InvalidArgument, match="has 4 features, but 5"):
         mine.partial_fit(torch.zeros(3, 4))
+
+
+def test_readme_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    section = re.search(r"^## In scikit-learn$.*?^```py$(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert section
+    names: dict[str, Any] = {}
+    exec(compile(section[1], "README.md", "exec"), names)
+    X = names["X"]
+    wanted = full((X - X.mean(axis=0)) / X.std(axis=0), 0.9).n_components_
+    assert capsys.readouterr().out == f"{wanted} components, residual below 1e-12: True\nTrue\n"
 
 
 # --- in scikit-learn's company ----------------------------------------------------------------------------------------

@@ -68,7 +68,9 @@ class PCA(_PCA):  # type: ignore[misc]
     feature_names_in_ : ndarray of str
         Where X was a dataframe.
     residual_ : float
-        max over the components of ‖(X - μ)ᵀ uᵢ - sᵢ vᵢ‖ / s₁, measured; "covariance" measures it on the covariance.
+        max over the components of ‖(X - μ)ᵀ uᵢ - sᵢ vᵢ‖ / s₁, measured; "covariance" measures it on the covariance, and
+        where that came from float32 sums, on the samples (the root of all their squares, from four random
+        combinations).
     n_resolved_ : int
         How many of the explained variances stand clear of rounding.
     method_ : str
@@ -84,9 +86,8 @@ class PCA(_PCA):  # type: ignore[misc]
     Notes
     -----
     Covariance: n_samples n_features² flops, at half their price where float32 sums reach `tol` (X is float32 and
-    n_components at most a quarter of the features; the axes are then improved and measured on X itself, 4 n_samples
-    n_features n_components flops). Krylov: 4 n_samples n_features for each of about 6 n_components columns. Memory
-    beside X: 16 n_features² bytes for the covariance; a centred copy of a dense X for the other routes.
+    n_components at most a quarter of the features). Krylov: 4 n_samples n_features for each of about 6 n_components
+    columns. Memory beside X: 16 n_features² bytes for the covariance; a centred copy of a dense X for the other routes.
     fit(X).transform(X) and fit_transform(X) give the same bits.
 
     References
@@ -254,11 +255,10 @@ class PCA(_PCA):  # type: ignore[misc]
     def _by_covariance(self, X: Host, k: int, tol: float, some: bool) -> tuple[Host, Axes]:
         m, n = X.shape
         if X.dtype == np.float32 and some and 0 < k <= n // 4:
-            total = _principal.streamed(X, precision="single")
-            mean = total.mean()
-            axes = _principal.from_covariance(total.matrix(), m, k)
+            mean, C = _principal.single_covariance(X)
+            axes = _principal.from_covariance(C, m, k)
             if axes.n_resolved >= k:
-                axes = _principal.refined(axes, X, mean, k)
+                axes = _principal.measured(axes, X, mean, seed_of(self.random_state))
                 if axes.residual <= tol:
                     return mean, axes
         total = _principal.streamed(X)
