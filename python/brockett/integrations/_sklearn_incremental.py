@@ -237,6 +237,9 @@ class IncrementalPCA(_IncrementalPCA):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _more_tags(self) -> dict[str, Any]:  # the same before scikit-learn 1.6
+        return {"preserves_dtype": ["float64", "float32"]}
+
 
 class _Stream:
     """The sum of an `IncrementalPCA`, and what follows from it once somebody asks."""

@@ -283,3 +283,6 @@ class PCA(_PCA):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.array_api_support = False
         return tags
+
+    def _more_tags(self) -> dict[str, Any]:  # the same before scikit-learn 1.6
+        return {"preserves_dtype": ["float64", "float32"], "array_api_support": False}
