@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import brockett as bk
+from brockett.integrations import _principal
 from brockett.integrations.sklearn import PCA, IncrementalPCA, TruncatedSVD
 
 SOLVERS = ("auto", "full", "covariance_eigh", "arpack")
@@ -175,12 +176,21 @@ def test_float32_sums_are_improved_and_measured(rng: np.random.Generator) -> Non
     mine = PCA(8).fit(X)
     assert mine.method_ == "covariance"
     np.testing.assert_allclose(mine.explained_variance_, theirs.explained_variance_, rtol=2e-6)
-    V = mine.components_.astype(np.float64)
+    assert mine.residual_ < 2e-6
+
+
+def test_residual_of_float32_sums_is_that_of_the_samples(rng: np.random.Generator) -> None:
+    """Axes that are wrong by a known amount: four random combinations tell it to a factor."""
+    X = (samples(rng, 4000, 64, 0.9) + 3.0).astype(np.float32)
     C = np.cov(X.astype(np.float64), rowvar=False)
-    error = np.linalg.norm(C @ V.T - V.T * mine.explained_variance_, axis=0)
-    error /= np.sqrt(mine.explained_variance_ * mine.explained_variance_[0])
-    assert error.max() <= 1e-5
-    assert mine.residual_ == pytest.approx(error.max(), rel=0.5, abs=3e-7)
+    values, vectors = np.linalg.eigh(C)
+    lam, V = values[::-1][:8], vectors[:, ::-1][:, :8]
+    for wrong in (1e-5, 1e-3):
+        turned = np.linalg.qr(V + wrong * rng.normal(size=V.shape))[0]
+        residuals = np.linalg.norm(C @ turned - turned * lam, axis=0) / np.sqrt(lam * lam[0])
+        axes = _principal.Axes(turned.T, lam, float(values.sum()), 0.0, "covariance", 8)
+        found = _principal.measured(axes, X, X.mean(axis=0, dtype=np.float64), seed=0).residual
+        assert 0.5 < found / np.linalg.norm(residuals) < 2.0
 
 
 def test_small_variances_take_the_exact_route(rng: np.random.Generator) -> None:
@@ -234,6 +244,17 @@ def test_far_from_the_origin(rng: np.random.Generator) -> None:
     for solver in SOLVERS:
         mine = PCA(3, svd_solver=solver, tol=1e-10).fit(X + 1e6)
         np.testing.assert_allclose(mine.explained_variance_, near.explained_variance_, rtol=1e-8, err_msg=solver)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_float32_far_from_the_origin(rng: np.random.Generator, solver: str) -> None:
+    """A float32 mean would be off by as much as the samples vary."""
+    X = (samples(rng, 3000, 5) * 0.02 + 7000.1 * np.arange(1.0, 6.0)).astype(np.float32)
+    theirs = full(X, 3)  # of these very entries, in float64
+    mine = PCA(3, svd_solver=solver).fit(X)
+    np.testing.assert_allclose(mine.explained_variance_, theirs.explained_variance_, rtol=1e-5)
+    np.testing.assert_allclose(mine.explained_variance_ratio_, theirs.explained_variance_ratio_, rtol=1e-5)
+    np.testing.assert_allclose(mine.components_, theirs.components_, atol=1e-4)
 
 
 @pytest.mark.parametrize("solver", ["auto", "arpack", "covariance_eigh"])
