@@ -69,6 +69,8 @@ class Hypergraph:
             if dense.ndim != 2 or dense.dtype.kind not in "fiub":
                 raise InvalidArgument("incidence", f"expected a real matrix, got {dense.dtype} of shape {dense.shape}")
             incidence = dense
+        elif incidence.dtype.kind not in "fiub":
+            raise InvalidArgument("incidence", f"expected a real matrix, got {incidence.dtype}")
         B = sparse.csr_array(incidence, dtype=np.float64)
         if not np.isfinite(B.data).all():
             raise InvalidArgument("incidence", "holds NaN or Inf")

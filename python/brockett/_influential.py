@@ -157,7 +157,11 @@ def influential(
     _arrays.need_functions(Y)
     n = vectors.shape[0]
     offset = None if bias is None else _arrays.host_vector(bias, "bias", n, space)
-    projections = _project(Y, vectors, offset, word, _axis(Y, n, channel_axis))
+    axis = _axis(Y, n, channel_axis)
+    with np.errstate(over="ignore", invalid="ignore"):
+        projections = _project(Y, vectors, offset, word, axis)
+    if not np.isfinite(projections).all():
+        raise InvalidArgument("preactivations", f"their projections leave the range of {Y.dtype}: rescale the data")
     mask, values = select(projections, share, convention)
     return Influential(projections, mask, values, share, word)
 
@@ -228,6 +232,8 @@ def select(projections: Matrix, threshold: float | None, weights: str) -> tuple[
     size = np.abs(projections)
     if threshold is None:
         return size > 0, projections.copy()
+    # Sums of a row must not leave the range of its entries; a power of two changes no digit.
+    size = np.ldexp(size, -np.frexp(size.max(axis=1, keepdims=True))[1])
     order = np.argsort(-size, axis=1, kind="stable")
     descending = np.take_along_axis(size, order, axis=1)
     running = np.cumsum(descending, axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class PhaseCriteria:
         the bulk, but not its neighbourhood.
     heavy_alpha : float
         Without a bulk, "heavy_tailed" where alpha is at most this.
+
+    Raises
+    ------
+    InvalidArgument
+        One that is not a finite number.
     """
 
     zero_share: float = 0.1
@@ -50,6 +55,10 @@ class PhaseCriteria:
     spike_share: float = 0.1
     bleeding_soft_rank: float = 2 / 3
     heavy_alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _options.number(field.name, getattr(self, field.name)))
 
 
 _CRITERIA = PhaseCriteria()

@@ -212,7 +212,12 @@ def fit_power_law(
         found = module.fit_power_law(values, *arguments, whole)
     scan = Scan(*(np.asarray(found[name]) for name in ("xmins", "alphas", "distances"))) if whole else None
     if not found["found"]:
-        reason = "no xmin has a tail of distinct values with an exponent in range"
+        start = max(given, low)
+        tail = int((values >= start).sum())
+        if start > 0 and tail < fewest:
+            reason = f"{tail} values from xmin = {start:g} on (the largest is {values.max():g}), a fit needs {fewest}"
+        else:
+            reason = "no xmin has a tail of distinct values with an exponent in range"
         return PowerLawFit(xmax=limit, n_values=len(values), scan=scan, declined=reason)
     alpha, start, distance = float(found["alpha"]), float(found["xmin"]), float(found["distance"])
     p_value = None

@@ -139,7 +139,7 @@ class Product:
     Raises
     ------
     InvalidArgument
-        No factor, one without two axes, or neighbours that do not fit.
+        No factor, one without two axes (named ``factors[i]``), or neighbours that do not fit.
     NonFinite
         A NaN or Inf in a factor, found when it is decomposed.
     InvalidType
@@ -160,7 +160,7 @@ class Product:
     def __init__(self, *factors: Any) -> None:
         if not factors:
             raise InvalidArgument("factors", "expected at least one matrix")
-        operands = [_arrays.matrix(_arrays.accept(factor, "factors")) for factor in factors]
+        operands = [_arrays.matrix(_arrays.accept(factor, f"factors[{i}]")) for i, factor in enumerate(factors)]
         space = _arrays.common_space(*operands)
         operands = [_arrays.matrix(operand.in_space(space)) for operand in operands]
         dtype = "float64" if any(operand.dtype == "float64" for operand in operands) else "float32"
@@ -317,9 +317,18 @@ def _svd_of_operator(A: Any, shape: tuple[int, int], arguments: tuple[Any, ...])
 def _svd_of_product(A: Product, arguments: tuple[Any, ...]) -> SVDResult:
     space = A._space
     if space.where == "host":  # the fallback looks at arrays elsewhere
-        for factor in A._factors:
-            _arrays.check_finite_host("factors", factor)
-    found = space.engine("factors").module.svd_product(A._factors, *arguments)
+        for i, factor in enumerate(A._factors):
+            _arrays.check_finite_host(f"factors[{i}]", factor)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = space.engine("factors").module.svd_product(A._factors, *arguments)
+    except InvalidArgument as error:
+        if space.where != "host" or "holds NaN or Inf" not in error.message:
+            raise
+        # Each factor is finite, as was just seen.
+        wider = ", or pass one in float64" if A.dtype == np.float32 else ""
+        message = f"their product leaves the range of {A.dtype}: rescale them{wider}"
+        raise InvalidArgument("factors", message) from None
     return _result(found, space)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ MODULES = [
     "brockett.integrations.peft",
     "brockett.integrations.slicegpt",
     "brockett.integrations.svd_llm",
+    "brockett.integrations.sklearn",
     "brockett.penalty",
 ]
 
@@ -56,6 +58,8 @@ MODULES = [
 def test_examples_run(name: str) -> None:
     if name == "brockett._collect" or ".integrations." in name:
         pytest.importorskip("torch")
+    if name == "brockett.integrations.sklearn":
+        pytest.importorskip("sklearn")
     failed, run = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0
     assert run > 0
@@ -74,6 +78,9 @@ def functions() -> Iterator[tuple[str, Any]]:
     for tool in ("asvd", "galore", "gptq", "mergekit", "peft", "slicegpt", "svd_llm"):
         adapter = getattr(bk.integrations, tool)
         spaces.append((f"integrations.{tool}.", adapter, adapter.__all__))
+    if importlib.util.find_spec("sklearn"):
+        estimators = importlib.import_module("brockett.integrations.sklearn")
+        spaces.append(("integrations.sklearn.", estimators, estimators.__all__))
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None
@@ -85,6 +92,7 @@ def functions() -> Iterator[tuple[str, Any]]:
                         not method.startswith("_")
                         and inspect.isfunction(getattr(member, "__func__", member))  # none of dict's own
                         and member.__qualname__.startswith((name, "Graph"))
+                        and not member.__module__.startswith("sklearn")
                     ):
                         yield f"{prefix}{name}.{method}", member
 

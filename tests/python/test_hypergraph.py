@@ -349,3 +349,9 @@ def test_what_a_hypergraph_cannot_be_made_of(planted):
             call()
     with pytest.raises(OSError):
         class_hypergraph(some, classes=[0]).to_json(Path("nowhere") / "graph.json")
+
+
+def test_complex_incidences_are_refused() -> None:
+    for incidence in (scipy.sparse.csr_array(np.eye(3) * 1j), np.eye(3) * 1j):
+        with pytest.raises(bk.InvalidArgument, match="incidence: expected a real matrix, got complex128"):
+            bk.hypergraph.Hypergraph.from_incidence(incidence)

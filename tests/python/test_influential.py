@@ -346,3 +346,16 @@ def test_profiles_that_do_not_go_together(rng):
             ClassProfiles(3, names)
     with pytest.raises(bk.InvalidArgument, match="n_classes: expected 1 or more"):
         ClassProfiles(0)
+
+
+def test_magnitudes_at_the_ends_of_the_range() -> None:
+    """Sums of a row beyond the range of its entries cost nothing; entries beyond it are an error, not NaN weights."""
+    W, Y = np.eye(3), np.array([[3.0, 2.0, 1.0]])
+    usual = bk.hypergraph.influential(W, Y, threshold=0.6)
+    for scale in (5e307, 1e-306):
+        found = bk.hypergraph.influential(W, Y * scale, threshold=0.6)
+        np.testing.assert_array_equal(found.mask, usual.mask)
+        np.testing.assert_allclose(found.weights, usual.weights, rtol=1e-12)
+    U = bk.svd(np.ones((2, 2)))
+    with pytest.raises(bk.InvalidArgument, match="preactivations: their projections leave the range of float64"):
+        bk.hypergraph.influential(U, np.full((1, 2), 1.6e308))

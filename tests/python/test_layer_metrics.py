@@ -297,3 +297,10 @@ def test_universal_metric(engine: str) -> None:
     nothing = rm.universal_metric([np.eye(3)])
     assert (nothing.value, nothing.n_layers) == (None, 0)
     assert rm.universal_metric([]).value is None
+
+
+@pytest.mark.parametrize("value", ["many", float("nan"), float("inf"), None])
+def test_phase_criteria_are_numbers(value: Any) -> None:
+    with pytest.raises(bk.InvalidArgument, match="spike_share: expected"):
+        rm.PhaseCriteria(spike_share=value)
+    assert rm.PhaseCriteria(spike_share=np.float32(0.25)).spike_share == 0.25

@@ -246,9 +246,9 @@ def test_p_values_of_true_power_laws_are_spread_out() -> None:
         ([0.0] * 50, {}, "0 distinct positive values"),
         (range(1, 30), {"xmax": 5}, "5 distinct positive values"),
         (range(1, 30), {"min_tail": 100}, "no xmin has a tail"),
-        (range(1, 30), {"xmin": 29.5}, "no xmin has a tail"),
+        (range(1, 30), {"xmin": 29.5}, "0 values from xmin = 29.5 on (the largest is 29)"),
         (range(1, 30), {"alpha_range": (200, 201)}, "exponent in range"),
-        (range(1, 30), {"xmin": (100, 200)}, "no xmin has a tail"),
+        (range(1, 30), {"xmin": (100, 200)}, "0 values from xmin = 100 on"),
     ],
 )
 def test_fit_is_declined_with_its_reason(engine: str, x: Any, options: dict[str, Any], reason: str) -> None:
@@ -293,3 +293,10 @@ def test_bad_arguments(engine: str, call: Any, argument: str, message: str) -> N
     with pytest.raises(bk.InvalidArgument, match=message) as caught:
         call(np.arange(12.0, 0.0, -1.0))
     assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("xmin", [50.0, (50.0, 60.0)])
+def test_xmin_beyond_the_data_is_said(xmin: Any) -> None:
+    found = bk.random_matrix.fit_power_law(np.arange(1.0, 41.0), xmin=xmin)
+    assert found.alpha is None
+    assert found.declined == "0 values from xmin = 50 on (the largest is 40), a fit needs 2"
