@@ -14,6 +14,8 @@ the same kind goes out.
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import convolution, hypergraph, penalty, random_matrix
 from ._analyze import Analysis, analyze
 from ._autocorrelation import Autocorrelation, autocorrelation
@@ -102,10 +104,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
     # The version has one place, CMakeLists.txt; reading it from the installed metadata costs 10 ms that few need.
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("brockett")
+    if name == "integrations":
+        import importlib
+
+        return importlib.import_module(".integrations", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
