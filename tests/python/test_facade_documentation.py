@@ -36,13 +36,17 @@ MODULES = [
     "brockett._spectral_graph",
     "brockett._universal_metric",
     "brockett.hypergraph",
+    "brockett.integrations",
+    "brockett.integrations.deep_data_profiler",
+    "brockett.integrations.svr",
+    "brockett.integrations.weightwatcher",
     "brockett.penalty",
 ]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name: str) -> None:
-    if name == "brockett._collect":
+    if name in ("brockett._collect", "brockett.integrations.svr"):
         pytest.importorskip("torch")
     failed, run = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0
@@ -58,6 +62,9 @@ def functions() -> Iterator[tuple[str, Any]]:
         ("penalty.", penalty, penalty.__all__),
         ("random_matrix.", random_matrix, random_matrix.__all__),
     ]
+    for tool in ("deep_data_profiler", "svr", "weightwatcher"):
+        adapter = importlib.import_module(f"brockett.integrations.{tool}")
+        spaces.append((f"integrations.{tool}.", adapter, adapter.__all__))
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None

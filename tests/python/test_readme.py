@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from absent_packages import DEEP_DATA_PROFILER, stand_in
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -43,6 +45,17 @@ def test_example_prints_what_is_written() -> None:
     assert layer.cost == pytest.approx(lam @ sigma2, rel=1e-9)
     identity = np.mean(np.sum(np.abs(np.fft.fft(Y, axis=1, norm="ortho")) ** 2 * k**4, axis=1))
     assert layer.identity_cost == pytest.approx(identity, rel=1e-9)
+
+
+@pytest.mark.parametrize("recipe", blocks("py"))
+def test_recipes_run(recipe: str) -> None:
+    """What needs other people's packages runs where they are installed."""
+    if "deep_data_profiler" in recipe:
+        stand_in(DEEP_DATA_PROFILER)
+    for package in re.findall(r"^(?:import|from) (\w+)", recipe, re.MULTILINE):
+        pytest.importorskip(package, reason=f"a recipe of the README needs {package}")
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(recipe, "README.md", "exec"), {})
 
 
 def test_first_two_shell_blocks_are_the_two_commands() -> None:

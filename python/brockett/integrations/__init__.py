@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ("weightwatcher", "deep_data_profiler", "svr", "sklearn", "gptq", "svd_llm", "slicegpt", "asvd", "peft")
+__all__ = ("weightwatcher", "deep_data_profiler", "svr", "sklearn", "gptq", "svd_llm", "slicegpt", "asvd", "peft")  # noqa: RUF022
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -92,8 +92,8 @@ def tail(values: np.ndarray, logs: np.ndarray, start: int) -> tuple[float, float
 def fast_density_fit(calc_sigma: Callable[[float, np.ndarray], float]) -> Callable[..., tuple[float, float]]:
     """fit_density_with_range: the σ of the Marchenko-Pastur density nearest to a smoothed spectrum.
 
-    The density of the eigenvalues is estimated once; WeightWatcher does so anew for each of the 195 values of σ, of which
-    it does not depend. The estimate is scikit-learn's, the search SciPy's, both as there, so that the σ is the same.
+    The density of the eigenvalues is estimated once, where WeightWatcher does so anew for each of some 230 values of σ,
+    on which it does not depend. The estimate is scikit-learn's, the search SciPy's, as there, so that σ is the same.
     """
 
     def fit_density_with_range(

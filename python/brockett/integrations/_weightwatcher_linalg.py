@@ -11,7 +11,18 @@ import numpy as np
 
 from .. import _svd
 
-__all__ = ["AsIs", "VectorTable", "leading", "singular_values", "smoothed", "svd_full", "symmetric_eigen"]
+__all__ = [
+    "AsIs",
+    "VectorTable",
+    "as_is",
+    "leading",
+    "plain",
+    "singular_values",
+    "smoothed",
+    "svd_full",
+    "symmetric_eigen",
+    "takes",
+]
 
 #: Bound of the relative error of any singular value; what is found is a hundredth of it. Tables are to agree to 1e-6.
 ACCURACY = 2.5e-7
@@ -24,11 +35,12 @@ def takes(W: Any, dtypes: tuple[type, ...] = (np.float32, np.float64)) -> bool:
     return isinstance(W, np.ndarray) and W.ndim == 2 and W.dtype.type in dtypes and min(W.shape) > 0
 
 
-class AsIs(np.ndarray):  # type: ignore[type-arg]
-    """A view of weights whose `astype(float)` is the view.
+class AsIs(np.ndarray):
+    """A view of weights whose `astype(float)` and product with 1 are the view.
 
-    WeightWatcher widens each matrix to float64 before it decomposes it. The sums of a Gram matrix are taken in float64
-    from float32 as they come, so that the copy (822 MB for VGG16's largest layer) would change nothing.
+    WeightWatcher scales each matrix, by 1 unless it is a convolution's, and widens it to float64 before it decomposes
+    it. The sums of a Gram matrix are taken in float64 from float32 as they come, so that the copies (1.2 GB for VGG16's
+    largest layer) would change nothing.
     """
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
@@ -36,6 +48,20 @@ class AsIs(np.ndarray):  # type: ignore[type-arg]
         if np.dtype(dtype) == np.float64 and takes(self):
             return self
         return super().astype(dtype, *args, **kwargs)
+
+    def __mul__(self, factor: Any) -> Any:
+        return self if type(factor) in (int, float) and factor == 1 else super().__mul__(factor)
+
+
+def as_is(matrices: Any) -> list[Any]:
+    """Views of the arrays of a list (or of one array)."""
+    found = matrices if isinstance(matrices, list) else [matrices]
+    return [W.view(AsIs) if isinstance(W, np.ndarray) else W for W in found]
+
+
+def plain(matrices: list[Any]) -> list[Any]:
+    """NumPy's arrays again."""
+    return [W.view(np.ndarray) if isinstance(W, AsIs) else W for W in matrices]
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -129,7 +155,7 @@ class VectorTable(threading.local):
 
     def __init__(self, epsilon: Callable[[], float]) -> None:
         self._epsilon = epsilon
-        self._vectors: Callable[[], np.ndarray | None] = lambda: None
+        self._vectors: Callable[[], Any] = lambda: None
         self._table: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def remember(self, V: np.ndarray) -> np.ndarray:

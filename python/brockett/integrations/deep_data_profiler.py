@@ -70,8 +70,8 @@ def eig_dict(model: Any) -> dict[int, tuple[np.ndarray, float]]:
     -----
     `brockett.singular_values`: m n min(m, n) + 4/3 min(m, n)³ flops a layer. DeepDataProfiler takes them in float32 of
     torch.svd, which allocates zeros for the vectors that nobody asked for (2.5 GB for VGG16's first fully connected
-    layer) and errs by 1e-4 in the small ones. Values that float32 weights do not resolve, below 1e-7 σ₁, are exact zeros
-    here, which a power-law fit leaves out.
+    layer) and errs by 1e-4 in the small ones. Values that float32 weights do not resolve, below 1e-7 σ₁, are exact
+    zeros here, which a power-law fit leaves out.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def eig_dict(model: Any) -> dict[int, tuple[np.ndarray, float]]:
             s, info = _svd.singular_values(W, return_info=True)
         except NonFinite as error:
             raise NonFinite(name, error.index) from None
-        sigma = np.array(s.cpu(), dtype=np.float64)
+        sigma = s.cpu().numpy().copy()
         sigma[info.unresolved] = 0.0
         rows, columns = W.shape
         found[number] = sigma * sigma / rows, max(rows, columns) / min(rows, columns)
@@ -105,8 +105,8 @@ def alpha_dict(
     spectra : mapping, torch.nn.Module or SpectralAnalysis
         What `eig_dict` or `SpectralAnalysis.spectral_analysis` returned; or a model, whose spectra are then computed.
     alpha_range : (float or None, float or None), optional
-        Only exponents strictly inside count. (0, 3) is what the powerlaw package does since its version 2.0, and with it
-        DeepDataProfiler; by default there is no limit, as in powerlaw 1.5 and the paper, and layers above 3 are told
+        Only exponents strictly inside count. (0, 3) is what the powerlaw package does since its version 2.0, and with
+        it DeepDataProfiler; by default there is no limit, as in powerlaw 1.5 and the paper, and layers above 3 are told
         apart.
 
     Returns
@@ -165,8 +165,8 @@ def svd_dict(profiler: Any, layers_to_find: Any = None) -> OrderedDict[int, tupl
     Returns
     -------
     decompositions : OrderedDict of int to (list of str, torch.return_types.svd)
-        By position: the names of the supernode, and U, S, V with W = U diag(S) Vᵀ, in the dtype and on the device of the
-        weights (a convolution unfolded to (out, in k²)).
+        By position: the names of the supernode, and U, S, V with W = U diag(S) Vᵀ, in the dtype and on the device of
+        the weights (a convolution unfolded to (out, in k²)).
 
     Raises
     ------

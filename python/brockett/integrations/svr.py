@@ -10,8 +10,8 @@ Its class computes every decomposition in one method, which a subclass replaces:
     fast = bk.integrations.svr.svr_class(SVR)
     representation = fast(weights, max_dim_svd=128)
 
-`brockett.spectral_graph` is the same representation as a function of its own, with significance, exports and any graph of
-layers; this is for programs that use the class.
+`brockett.spectral_graph` is the same representation as a function of its own, with significance, exports and any graph
+of layers; this is for programs that use the class.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def svr_class(SVR: type[Any]) -> type[Any]:
 
     Notes
     -----
-    Where min(m, n) > max_dim_svd, the block Krylov method takes the place of ARPACK, whose products with one vector at a
-    time are bound by memory: 4 m n flops a vector and about 6 max_dim_svd of them; otherwise the cheapest of the exact
-    methods. The residual is at most 1e-6 σ₁.
+    `brockett.svd`: where min(m, n) > max_dim_svd, the cheapest of the block Krylov method (4 m n flops a vector, about
+    6 max_dim_svd of them) and the eigenvectors of a Gram matrix take the place of ARPACK, whose products with one
+    vector at a time are bound by memory. The residual is at most 1e-6 σ₁.
 
-    svr.py of 2023 fails with SciPy 1.17 and later at such a layer (torch.tensor of an array with a negative stride); the
-    subclass does not.
+    svr.py of 2023 fails with SciPy 1.17 and later at such a layer (torch.tensor of an array with a negative stride);
+    the subclass does not.
 
     Examples
     --------
@@ -74,7 +74,8 @@ def svr_class(SVR: type[Any]) -> type[Any]:
     method = inspect.getattr_static(SVR, "svd", None)
     if not inspect.isfunction(method) or len(inspect.signature(method).parameters) != 2:
         raise Unsupported(
-            f"{SVR.__module__}.{SVR.__qualname__} has no method svd(self, A); this adapter was made for danmlr/svr of 2023"
+            f"{SVR.__module__}.{SVR.__qualname__} has no method svd(self, A); "
+            "this adapter was made for danmlr/svr of 2023"
         )
 
     def svd(self: Any, A: Any) -> tuple[Any, Any, Any]:

@@ -4,8 +4,8 @@
 >>> bk.integrations.weightwatcher.TESTED
 '0.7.7'
 
-WeightWatcher has no place to plug a linear algebra in, so the functions it calls are looked up under other names while a
-block runs::
+WeightWatcher has no place to plug a linear algebra in, so the names of the functions it calls are bound to others while
+a block runs::
 
     import weightwatcher
     with bk.integrations.weightwatcher.accelerated():
@@ -14,7 +14,7 @@ block runs::
 What is replaced, and by what:
 
 * singular values: float64 Gram matrices (`brockett.singular_values`), the smallest values of square matrices from a
-  Krylov method on the inverse, each to 2.5e-7 of itself at worst; matrices are no longer widened to float64 first;
+  Krylov method on the inverse, each to 2.5e-7 of itself at worst; matrices are not copied to float64 first;
 * the power-law tail (`pl_package="ww"`, the default): the exact scan of `brockett.random_matrix.fit_power_law`;
 * `randomize=True` and `mp_fit=True`: the density of the eigenvalues is estimated once instead of 230 times;
 * `vectors=True`: the symmetric eigensolver in place of the general one, and a table of all vectors' numbers at once;
@@ -28,8 +28,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
-
-import numpy as np
 
 from . import _weightwatcher_fits as fits
 from . import _weightwatcher_linalg as linalg
@@ -103,6 +101,7 @@ def installed() -> bool:
 
 def _names() -> Sequence[Name]:
     util, main, power = f"{PACKAGE}.RMT_Util", f"{PACKAGE}.{PACKAGE}", f"{PACKAGE}.WW_powerlaw"
+    watcher = f"{main}:WeightWatcher"
     rmt = import_tool(PACKAGE, util, HOW)
     table = linalg.VectorTable(lambda: float(rmt.EPSILON))
     density = fits.fast_density_fit(rmt.calc_sigma)
@@ -117,12 +116,8 @@ def _names() -> Sequence[Name]:
         Name(main, "discrete_entropy", ("vec", "num_bins"), lambda f: _looked_up(table, 0, f)),
         Name(main, "localization_ratio", ("vec",), lambda f: _looked_up(table, 1, f)),
         Name(main, "participation_ratio", ("vec",), lambda f: _looked_up(table, 2, f)),
-        Name(
-            f"{main}:WeightWatcher",
-            "combined_eigenvalues",
-            ("self", "Wmats", "N", "M", "n_comp", "params"),
-            _without_copies,
-        ),
+        Name(watcher, "combined_eigenvalues", ("self", "Wmats", "N", "M", "n_comp", "params"), _decomposed_as_is),
+        Name(watcher, "apply_normalize_Wmats", ("self", "ww_layer", "params"), _scaled_as_is),
     ]
     # WeightWatcher has both kinds twice: "fast" is the accurate one where there is no GPU
     on_gpu = getattr(rmt, "_svd_vals_fast", None) is not getattr(rmt, "_svd_vals_accurate", None)
@@ -186,10 +181,19 @@ def _looked_up(table: linalg.VectorTable, which: int, original: Callable[..., An
     return metric
 
 
-def _without_copies(original: Callable[..., Any]) -> Callable[..., Any]:
+def _decomposed_as_is(original: Callable[..., Any]) -> Callable[..., Any]:
     def combined_eigenvalues(self: Any, Wmats: Any, N: int, M: int, n_comp: int, params: Any = None) -> Any:
-        matrices = Wmats if isinstance(Wmats, list) else [Wmats]
-        views = [W.view(linalg.AsIs) if isinstance(W, np.ndarray) else W for W in matrices]
-        return original(self, views, N, M, n_comp, params)
+        return original(self, linalg.as_is(Wmats), N, M, n_comp, params)
 
     return combined_eigenvalues
+
+
+def _scaled_as_is(original: Callable[..., Any]) -> Callable[..., Any]:
+    def apply_normalize_Wmats(self: Any, ww_layer: Any, params: Any = None) -> Any:
+        ww_layer.Wmats = linalg.as_is(ww_layer.Wmats)
+        try:
+            return original(self, ww_layer, params)
+        finally:
+            ww_layer.Wmats = linalg.plain(ww_layer.Wmats)
+
+    return apply_normalize_Wmats
