@@ -165,7 +165,7 @@ class VectorTable(threading.local):
 
     def lookup(self, which: int, vec: Any) -> float | None:
         """Number `which` of the column that `vec` is; None for a vector that is none."""
-        base = getattr(vec, "base", None)
+        base: Any = getattr(vec, "base", None)
         V = self._vectors()
         if V is None or base is not V or vec.shape != V.shape[:1] or vec.strides != V.strides[:1]:
             return None

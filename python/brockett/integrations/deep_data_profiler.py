@@ -132,7 +132,7 @@ def alpha_dict(
     >>> from brockett.integrations.deep_data_profiler import alpha_dict
     >>> heavy = (1 - np.random.default_rng(0).random(2000)) ** (-1 / 1.5)  # alpha = 2.5
     >>> alpha, largest = alpha_dict({1: (heavy, 1.0)})[1]
-    >>> abs(alpha - 2.5) < 0.1, largest == heavy.max()
+    >>> abs(alpha - 2.5) < 0.1, largest == float(heavy.max())
     (True, True)
     """
     low, high = alpha_bounds(alpha_range)
