@@ -157,22 +157,26 @@ class VectorTable(threading.local):
         self._epsilon = epsilon
         self._vectors: Callable[[], Any] = lambda: None
         self._table: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._column: tuple[tuple[int, ...], tuple[int, ...]] = (0,), (0,)
+        self._address = self._stride = 0
 
     def remember(self, V: np.ndarray) -> np.ndarray:
         """V, which must own its memory in Fortran order."""
         self._vectors, self._table = weakref.ref(V), None
+        self._column = V.shape[:1], V.strides[:1]
+        self._address, self._stride = V.__array_interface__["data"][0], V.strides[1]
         return V
 
     def lookup(self, which: int, vec: Any) -> float | None:
         """Number `which` of the column that `vec` is; None for a vector that is none."""
         base: Any = getattr(vec, "base", None)
         V = self._vectors()
-        if V is None or base is not V or vec.shape != V.shape[:1] or vec.strides != V.strides[:1]:
+        if V is None or base is not V or (vec.shape, vec.strides) != self._column:
             return None
-        offset = vec.__array_interface__["data"][0] - V.__array_interface__["data"][0]
+        offset = vec.__array_interface__["data"][0] - self._address
         if self._table is None:
             self._table = self._measure(V)
-        return float(self._table[which][offset // V.strides[1]])
+        return float(self._table[which][offset // self._stride])
 
     def _measure(self, V: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n, count = V.shape
