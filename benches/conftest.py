@@ -24,7 +24,7 @@ import pytest
 
 import brockett as bk
 
-PEERS = ("numpy", "scipy", "scikit-learn", "torch", "powerlaw", "weightwatcher")
+PEERS = ("numpy", "scipy", "scikit-learn", "torch", "powerlaw", "weightwatcher", "deep-data-profiler")
 GPU_PEERS = ("torch", "cupy-cuda13x")
 
 

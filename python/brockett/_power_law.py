@@ -192,7 +192,7 @@ def fit_power_law(
     values = nonnegative(spectrum(eigs, "eigs"), "eigs")
     given, low, high = _xmin(xmin)
     end = math.inf if xmax is None else _above_zero("xmax", xmax)
-    exponents = _alpha_range(alpha_range)
+    exponents = alpha_bounds(alpha_range)
     fewest = _options.count("min_tail", min_tail, least=2)
     wanted = _options.flag("compare", compare)
     replicas = _options.count("bootstrap", bootstrap)
@@ -275,7 +275,7 @@ def _xmin(value: Any) -> tuple[float, float, float]:
     return 0.0, low, high
 
 
-def _alpha_range(value: Any) -> tuple[float, float]:
+def alpha_bounds(value: Any) -> tuple[float, float]:
     # an exponent of at most 1 has no law without an end
     if value is None:
         return 1.0, math.inf

@@ -50,6 +50,10 @@ MODULES = [
     "brockett.integrations.slicegpt",
     "brockett.integrations.svd_llm",
     "brockett.integrations.sklearn",
+    "brockett.integrations",
+    "brockett.integrations.deep_data_profiler",
+    "brockett.integrations.svr",
+    "brockett.integrations.weightwatcher",
     "brockett.penalty",
 ]
 
@@ -81,6 +85,9 @@ def functions() -> Iterator[tuple[str, Any]]:
     if importlib.util.find_spec("sklearn"):
         estimators = importlib.import_module("brockett.integrations.sklearn")
         spaces.append(("integrations.sklearn.", estimators, estimators.__all__))
+    for tool in ("deep_data_profiler", "svr", "weightwatcher"):
+        adapter = importlib.import_module(f"brockett.integrations.{tool}")
+        spaces.append((f"integrations.{tool}.", adapter, adapter.__all__))
     for prefix, space, names in spaces:
         for name in names:
             value = inspect.getattr_static(space, name) if name != "__version__" else None

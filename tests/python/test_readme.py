@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from absent_packages import DEEP_DATA_PROFILER, stand_in
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -79,7 +81,11 @@ def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("recipe", blocks("py"))
 def test_recipes_run(recipe: str) -> None:
-    pytest.importorskip("torch", reason="the recipes are about PyTorch modules")
+    """What needs other people's packages runs where they are installed."""
+    if "deep_data_profiler" in recipe:
+        stand_in(DEEP_DATA_PROFILER)
+    for package in re.findall(r"^(?:import|from) (\w+)", recipe, re.MULTILINE):
+        pytest.importorskip(package, reason=f"a recipe of the README needs {package}")
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(compile(recipe, "README.md", "exec"), {})
     assert "nan" not in said.getvalue()
