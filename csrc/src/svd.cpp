@@ -440,12 +440,35 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
   const Buffer<double> S = symmetric_copy(backend, "R", R);
   check_magnitude("W", linalg::of<T>(backend).max_abs(columns_of(W)));
   const Buffer<double> Wd = to_double<T>(backend, columns_of(W));
-  Buffer<double> C = second_moment(context, "R", Wd, op_of(W), S);
 
-  // W R W^T = U diag(s^2) U^T
-  std::vector<double> w(static_cast<std::size_t>(n));
-  Buffer<double> U(la, n, r);
-  la.eigen_symmetric_leading(C, r, w.data(), U);
+  // W R W^T = U diag(s^2) U^T. A tall W = Q F, Q^T Q = I, has U = Q Z with F R F^T = Z diag(s^2) Z^T of the small side:
+  // from 8/7 of a square on, the factorization costs less than the larger eigenproblem. W may have any rank.
+  const index_t m = W.cols;
+  const bool tall = 7 * n > 8 * m;
+  Buffer<double> Q, F;
+  if (tall) {
+    Q = Buffer<double>(la, n, m);
+    if (op_of(W) == Op::none) {
+      la.copy(Wd, Q);
+    } else {
+      la.transpose(Wd, Q);
+    }
+    la.orthonormalize(Q);
+    F = Buffer<double>(la, m, m);
+    la.multiply(Op::transpose, op_of(W), 1.0, Q, Wd, 0.0, F);
+    context.check_interrupt();
+  }
+  Buffer<double> C = second_moment(context, "R", tall ? F : Wd, tall ? Op::none : op_of(W), S);
+  std::vector<double> w(static_cast<std::size_t>(C.rows()));
+  Buffer<double> Z(la, C.rows(), r);
+  la.eigen_symmetric_leading(C, r, w.data(), Z);
+  Buffer<double> U;
+  if (tall) {
+    U = Buffer<double>(la, n, r);
+    la.multiply(Op::none, Op::none, 1.0, Q, Z, 0.0, U);
+  } else {
+    U = std::move(Z);
+  }
   check_semidefinite("R", {w.rbegin(), w.rend()});
   WhitenedSvd<T> out;
   for (index_t i = 0; i < k; ++i) out.s.push_back(std::sqrt(std::max(w[static_cast<std::size_t>(i)], 0.0)));

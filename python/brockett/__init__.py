@@ -58,7 +58,7 @@ from ._svd import (
 )
 
 if TYPE_CHECKING:
-    from . import models
+    from . import integrations, models
 
     __version__: str
 
@@ -117,9 +117,6 @@ __all__ = [
     "threads",
     "whitened_svd",
 ]
-
-
-__version__: str  # by __getattr__, as `integrations`
 
 
 def __getattr__(name: str) -> Any:

@@ -125,7 +125,7 @@ def _sites(module: Any, of: str, torch: Any) -> dict[str, Site]:
             width = layer.in_features if inputs else layer.out_features
             part, owner = "context" if inputs else "output", attention[id(layer)]
             sites[name] = Site(name, kind, layer, owner, part, _vectors(width), _at_least_two_axes)
-        elif isinstance(layer, nn.Linear) or _is_conv1d_of_transformers(layer):
+        elif isinstance(layer, nn.Linear) or is_conv1d_of_transformers(layer):
             if isinstance(layer, nn.Linear):
                 width = layer.in_features if inputs else layer.out_features
             else:
@@ -143,9 +143,9 @@ def _is_plain_attention(layer: Any, nn: Any) -> bool:
     return isinstance(layer, nn.MultiheadAttention) and type(layer).forward is nn.MultiheadAttention.forward
 
 
-def _is_conv1d_of_transformers(layer: Any) -> bool:
+def is_conv1d_of_transformers(layer: Any) -> bool:
     """Conv1D of transformers (GPT-2): a linear layer whose weights are (in, out). It is not imported for that."""
-    if type(layer).__name__ != "Conv1D" or not hasattr(layer, "nf"):
+    if all(kind.__name__ != "Conv1D" for kind in type(layer).__mro__):
         return False
     return getattr(getattr(layer, "weight", None), "ndim", 0) == 2
 

@@ -154,9 +154,11 @@ class Descrambling:
                 values[name] = None if np.isnan(values[name]) else values[name]
             values["rank"] = int(data["rank"])
             n = values["P"].shape[0]
-            if values["P"].shape != (n, n) or values["sigma"].ndim != 1 or not 1 <= len(values["sigma"]) <= n:
+            used = dict(json.loads(str(data["used"])))
+            known = n if used.get("group") == "permutation" else used.get("rank") or n
+            if values["P"].shape != (n, n) or values["sigma"].shape != (known,):
                 raise ValueError(f"P has shape {values['P'].shape}, sigma {values['sigma'].shape}")
-            return cls(**values, used=dict(json.loads(str(data["used"]))))
+            return cls(**values, used=used)
         except (ValueError, TypeError, IndexError) as error:
             raise FileFormatError(f"{path}: is not a descrambling saved by brockett ({error})") from error
 

@@ -453,7 +453,8 @@ def whitened_svd(W: Any, R: Any, rank: int | None = None) -> WhitenedSVD:
 
     Notes
     -----
-    2 n m² + n² m + 9 n³ flops.
+    2 n m² + n² m + 9 n³ flops for n ≤ m; a tall W = Q F goes by its QR factorization to the smaller side, 6 n m² +
+    11 m³.
 
     References
     ----------

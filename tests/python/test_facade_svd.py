@@ -134,6 +134,19 @@ def test_whitened_svd_is_the_best_of_its_rank(engine: str, rng: np.random.Genera
     assert bk.whitened_svd(kernel, np.eye(4)).projected.shape == (4, 4)
 
 
+def test_whitened_svd_of_weights_of_deficient_rank(engine: str, rng: np.random.Generator) -> None:
+    X = rng.normal(size=(50, 6)) * [1, 2, 3, 1, 1, 0]
+    R = X.T @ X / 50
+    for n in (40, 6, 3):  # tall, square, wide
+        W = rng.normal(size=(n, 2)) @ rng.normal(size=(2, 6))
+        exact = scipy.linalg.svdvals(W @ X.T / np.sqrt(50))
+        best = bk.whitened_svd(W, R, 3)
+        np.testing.assert_allclose(best.s, exact[: min(n, 6)], atol=1e-6 * exact[0])
+        np.testing.assert_allclose(best.U.T @ best.U, np.eye(3), atol=1e-13)
+        np.testing.assert_allclose(best.matrix() @ X.T, W @ X.T, atol=1e-12 * np.abs(W @ X.T).max())
+        assert best.error < 1e-6 * exact[0]
+
+
 def test_randomized_svd_is_scikit_learns(engine: str, rng: np.random.Generator) -> None:
     extmath = pytest.importorskip("sklearn.utils.extmath")
     for shape in ((40, 25), (25, 40)):

@@ -12,7 +12,7 @@ import brockett as bk
 
 torch = pytest.importorskip("torch")
 
-from brockett.integrations import gptq, slicegpt, svd_llm  # noqa: E402
+from brockett.integrations import gptq, slicegpt, svd_llm
 
 nn = torch.nn
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ import brockett as bk
 
 torch = pytest.importorskip("torch")
 
-from brockett.integrations import asvd, galore, mergekit  # noqa: E402
+from brockett.integrations import asvd, galore, mergekit
 
 nn = torch.nn
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,7 @@ import brockett as bk
 
 torch = pytest.importorskip("torch")
 
-from brockett.integrations import peft as adapter  # noqa: E402
+from brockett.integrations import peft as adapter
 
 nn = torch.nn
 Array = np.ndarray[Any, Any]

@@ -512,9 +512,11 @@ def whitened_svd(W: Array, R: Array, rank: int) -> dict[str, Any]:
     # W 2^-w and R 2^-2h, so that their products are near 1
     w, h = exponent(max_abs(W)), exponent(max_abs(R)) // 2
     W64 = shift(float64(W), -w)
-    C = W64 @ shift(R, -2 * h) @ xp.matrix_transpose(W64)
-    squares, U = eigh_positive("R", 0.5 * C + 0.5 * xp.matrix_transpose(C))
-    U = U[:, :r]
+    # a tall W = Q F has U = Q Z, with F R Fᵀ = Z diag(s²) Zᵀ of the smaller side
+    Q, F = xp.linalg.qr(W64, mode="reduced") if 7 * n > 8 * m else (None, W64)
+    C = F @ shift(R, -2 * h) @ xp.matrix_transpose(F)
+    squares, Z = eigh_positive("R", 0.5 * C + 0.5 * xp.matrix_transpose(C))
+    U = Z[:, :r] if Q is None else Q @ Z[:, :r]
     U = U * signs_of_largest(U)[None, :]
     with quiet():
         s = np.ldexp(np.sqrt(squares[:k]), w + h)

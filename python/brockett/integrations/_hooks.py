@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import _arrays, _collect
+from .. import _arrays
 from .._autocorrelation import Autocorrelation
+from .._collect_layers import chosen_sites, is_conv1d_of_transformers
 from .._errors import InvalidArgument, InvalidType, NonFinite, Unsupported
 
 __all__ = [
     "cast",
     "import_tool",
-    "is_transformers_conv1d",
     "layer_argument",
     "moments_of_inputs",
     "needs_gradient",
@@ -83,12 +83,6 @@ def needs_gradient(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and tensor.requires_grad and torch.is_grad_enabled()
 
 
-def is_transformers_conv1d(layer: Any) -> bool:
-    """transformers.pytorch_utils.Conv1D, whose weight is (in, out), without importing transformers."""
-    kinds = type(layer).__mro__
-    return any(kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.") for kind in kinds)
-
-
 def layer_argument(layer: Any, name: str | None) -> str:
     """How messages call the inputs of a layer: by its name, or by what it prints as."""
     return f"input of layer {name!r}" if name is not None else f"input of {layer}"
@@ -111,21 +105,15 @@ def moments_of_inputs(
     where = layer_argument(layer, name)
     if not isinstance(inp, torch.Tensor):
         raise InvalidType(where, f"expected a torch.Tensor, got {type(inp).__name__}")
-    if is_transformers_conv1d(layer):
-        acc = Autocorrelation(int(layer.weight.shape[0]), precision=precision)
-    elif isinstance(layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d):
-        if getattr(layer, "groups", 1) != 1:
-            raise Unsupported(f"{where}: {layer.groups} groups of channels have a Hessian each, not one")
-        acc = _collect._accumulator(name or "", layer, False, "gram", precision, torch)
-    else:
+    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
+    if not isinstance(layer, kinds) and not is_conv1d_of_transformers(layer):
         raise Unsupported(f"{where}: a {type(layer).__name__} is neither a linear layer nor a Conv1d or Conv2d")
-    seen = inp.detach()
-    if isinstance(layer, torch.nn.Conv1d | torch.nn.Conv2d):
-        seen = _collect._as_seen(layer, seen, torch)
-    elif seen.ndim == 1:
-        seen = seen[None]
+    if getattr(layer, "groups", 1) != 1:
+        raise Unsupported(f"{where}: {layer.groups} groups of channels have a Hessian each, not one")
+    (site,) = chosen_sites(layer, [""], "inputs", torch)
+    acc = site.make(False, "gram", precision)
     try:
-        acc.update(seen, mask=mask)
+        acc.update(site.rows(inp.detach()), mask=mask)
     except NonFinite as error:
         raise NonFinite(where, error.index) from error
     except InvalidArgument as error:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import _arrays, _options
 from .._autocorrelation import Autocorrelation
+from .._collect_layers import is_conv1d_of_transformers
 from .._errors import InvalidArgument, InvalidType
 from .._svd import svd
 from . import _hooks
@@ -291,7 +292,7 @@ def _collect_eigens(eigens: Any) -> Any:
         if not hasattr(linear, "covariance_matrix"):
             raise InvalidArgument("linear", "has no covariance_matrix: call preprocess_corda, which makes it")
         W = linear.weight.data
-        W = W.T if _hooks.is_transformers_conv1d(linear) else W
+        W = W.T if is_conv1d_of_transformers(linear) else W
         method = str(getattr(linear, "corda_method", ""))
         rank = getattr(linear, "rank", None) if method in CORDA_METHODS else None
         S, U, V = corda(W.float(), linear.covariance_matrix, rank, method if rank is not None else "ipm")
