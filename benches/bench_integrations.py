@@ -77,9 +77,9 @@ WATCHED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("how", [WITH, WITHOUT])
+@pytest.mark.parametrize("peer", [WITH, WITHOUT])
 @pytest.mark.parametrize("what", [*list(WATCHED)[:4], pytest.param("VGG16", marks=LARGE)])
-def bench_weightwatcher(benchmark, measure, timed, what, how):
+def bench_weightwatcher(benchmark, measure, timed, what, peer):
     benchmark.group = f"WeightWatcher.analyze(), shapes of {what}"
     peer_module("weightwatcher")
     name, options = WATCHED[what]
@@ -93,7 +93,7 @@ def bench_weightwatcher(benchmark, measure, timed, what, how):
             return {"max relative difference in the table": error}
 
         rounds = {"MiniLM": 5, "VGG16's convolutions": 3}.get(what, 1)
-        measure(lambda: watch(module, how == WITH, **options), check, rounds=rounds)
+        measure(lambda: watch(module, peer == WITH, **options), check, rounds=rounds)
 
 
 @functools.lru_cache(maxsize=1)
@@ -134,9 +134,9 @@ def exact_exponents(name: str, timed: bool) -> list[float]:
     return out
 
 
-@pytest.mark.parametrize("how", [WITH, WITHOUT])
+@pytest.mark.parametrize("peer", [WITH, WITHOUT])
 @pytest.mark.parametrize("name", ["MiniLM", "VGG16's convolutions", pytest.param("VGG16", marks=LARGE)])
-def bench_deep_data_profiler(benchmark, measure, timed, name, how):
+def bench_deep_data_profiler(benchmark, measure, timed, name, peer):
     benchmark.group = f"DeepDataProfiler, spectra and exponents, shapes of {name}"
     deep_data_profiler()
     module = torch_model(model(name, timed))
@@ -148,10 +148,10 @@ def bench_deep_data_profiler(benchmark, measure, timed, name, how):
             abs(alpha / e - 1) for (alpha, _), e in zip(found.values(), expected, strict=True) if e is not None
         )
         # the peer decomposes in float32, and fits in it
-        assert error < (1e-9 if how == WITH else 1e-2), error
+        assert error < (1e-9 if peer == WITH else 1e-2), error
         return {"max relative error of alpha": error}
 
-    measure(lambda: profiled(module, how == WITH), check, rounds=3 if name != "VGG16" else 1)
+    measure(lambda: profiled(module, peer == WITH), check, rounds=3 if name != "VGG16" else 1)
 
 
 # --- danmlr/svr -------------------------------------------------------------------------------------------------------
@@ -184,14 +184,14 @@ def exact_values(name: str, shrink: int, k: int) -> list[np.ndarray]:
     return out
 
 
-@pytest.mark.parametrize("how", [WITH, WITHOUT])
+@pytest.mark.parametrize("peer", [WITH, WITHOUT])
 @pytest.mark.parametrize("name", ["13 convolutions", pytest.param("all 16 layers", marks=LARGE)])
-def bench_svr(benchmark, measure, timed, name, how):
+def bench_svr(benchmark, measure, timed, name, peer):
     benchmark.group = f"SVR's decompositions, VGG16-shaped weights, {name}, 128 modes a layer"
     torch = pytest.importorskip("torch", reason="torch is an optional peer")
     shrink, k = (1, 128) if timed else (8, 8)
     weights = [torch.from_numpy(W) for W in network(name, shrink)]
-    kind = bk.integrations.svr.svr_class(SVR) if how == WITH else SVR
+    kind = bk.integrations.svr.svr_class(SVR) if peer == WITH else SVR
     expected = exact_values(name, shrink, k)
 
     def check(found: Any) -> dict[str, Any]:
@@ -239,13 +239,13 @@ RUNS: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("peer", RUNS)
 @pytest.mark.parametrize("name", ["MiniLM", pytest.param("VGG16", marks=LARGE)])
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-def bench_peak_memory(benchmark, timed, name, run):
+def bench_peak_memory(benchmark, timed, name, peer):
     """Peak resident memory of a process of its own, weights and libraries included."""
     benchmark.group = f"peak memory of a process, shapes of {name}"
-    load, command = RUNS[run]
+    load, command = RUNS[peer]
     peer_module("weightwatcher")
     deep_data_profiler()
     script = PEAK.format(folder=str(Path(__file__).parent), name=name, timed=timed, load=load, run=command)
@@ -258,7 +258,7 @@ def bench_peak_memory(benchmark, timed, name, run):
 
     before, peak = measured()
     assert peak >= before
-    if run.startswith("brockett") and timed:
+    if peer.startswith("brockett") and timed:
         assert peak < 1_500_000, peak
     benchmark.extra_info.update({"peak MB": peak / 1e3, "above what was there": (peak - before) / 1e3})
     benchmark.pedantic(lambda: None, rounds=1, iterations=1)

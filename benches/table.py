@@ -5,8 +5,8 @@
 The first file says where and with what; the rows of further ones come behind its own, and those of a run with several
 threads become a column. One table holds every bench: median seconds (CPU time, or device time where a GPU was timed),
 the ratio to brockett's own first row of the group, the share of the rate of a matrix product, and what was checked
-(errors, residuals). A second one holds the growth with the size. The text between the two markers of that kind in
-benches/README.md is replaced.
+(errors, residuals). A second one holds the growth with the size, a third peak memory. The text between the two markers
+of that kind in benches/README.md is replaced.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 BEGIN, END = "<!-- results: made by table.py -->", "<!-- end of results -->"
 GPU_BEGIN, GPU_END = "<!-- results on a GPU: made by table.py -->", "<!-- end of results on a GPU -->"
-GROWTH = "growth: "
+GROWTH, MEMORY = "growth: ", "peak memory "
 GEMM = "of GEMM"
 
 
@@ -38,7 +38,7 @@ def line(*cells: str) -> str:
 
 def rows_of(name: str, rows: list[dict[str, Any]], wall: dict[tuple[str, str], float]) -> list[str]:
     group = name
-    base = next((r for r in rows if r["params"]["peer"].startswith("brockett")), rows[0])["stats"]["median"]
+    base = next((r for r in rows if "brockett" in r["params"]["peer"]), rows[0])["stats"]["median"]
     lines = []
     for r in rows:
         t, extra = r["stats"]["median"], r["extra_info"]
@@ -63,8 +63,18 @@ def growth(name: str, rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def memory(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for r in rows:
+        peak, above = r["extra_info"]["peak MB"], r["extra_info"]["above what was there"]
+        lines.append(line(name.removeprefix(MEMORY), r["params"]["peer"], f"{peak:.0f} MB", f"{above:.0f} MB"))
+        name = ""
+    return lines
+
+
 def head(*cells: str) -> list[str]:
-    return [line(*cells), line("---", "---", *["---:"] * (len(cells) - 3), "---")]
+    right = [i > 1 and cell not in ("answer", "error") for i, cell in enumerate(cells)]
+    return [line(*cells), line(*("---:" if r else "---" for r in right))]
 
 
 def tables(results: list[dict[str, Any]]) -> str:
@@ -86,7 +96,7 @@ def tables(results: list[dict[str, Any]]) -> str:
                 wall[bench["group"], bench["params"].get("peer", "")] = bench["stats"]["median"]
             else:
                 groups.setdefault(bench["group"], []).append(bench)
-    compared = [name for name in groups if not name.startswith(GROWTH)]
+    compared = [name for name in groups if not name.startswith((GROWTH, MEMORY))]
     if compared:
         cells = ["task", "what", f"{clock} time", "over brockett", "of a GEMM's rate", "answer"]
         if wall:
@@ -97,6 +107,10 @@ def tables(results: list[dict[str, Any]]) -> str:
     if grown:
         text += head("growth", "n", f"{clock} time", "exponent", "peak memory", "error")
         text += [row for name in grown for row in growth(name, groups[name])] + [""]
+    resident = [name for name in groups if name.startswith(MEMORY)]
+    if resident:
+        text += head("peak memory", "what", "whole process", "above its weights and libraries")
+        text += [row for name in resident for row in memory(name, groups[name])] + [""]
     return "\n".join(text)
 
 
