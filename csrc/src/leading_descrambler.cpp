@@ -63,7 +63,22 @@ LeadingDescrambler nearest_leading(const Context& context, const PenaltyBasis& b
   out.P0 = std::move(P0);
   out.F = Buffer<double>(la, n, z);
   out.G = Buffer<double>(la, n, z);
-  if (r == 0) return out;
+  if (r == 0) {
+    if (special && out.P0.data() && determinant_sign(la, out.P0) < 0) {
+      // every reversal is as near as another: the last mode's, as in the canonical gauge
+      Buffer<double> row(la, 1, n), mode(la, n, 1);
+      la.fill(row, 0.0);
+      la.set_identity(row.mat().columns(n - 1, 1));
+      basis.apply(Op::none, row);
+      la.transpose(row, mode);
+      out.F = Buffer<double>(la, n, 1);
+      out.G = Buffer<double>(la, n, 1);
+      la.multiply(Op::transpose, Op::none, 1.0, out.P0, mode, 0.0, out.G);
+      la.copy(out.G, out.F);
+      la.scale(-2.0, out.F);
+    }
+    return out;
+  }
 
   // modes as P0 sees them; then Q, of which U is the beginning, signs apart: those are the gauge's anyway
   Buffer<double> T(la, n, q);

@@ -8,6 +8,7 @@
 #include "gram.hpp"
 #include "krylov.hpp"
 #include "lanczos.hpp"
+#include "scaled_copy.hpp"
 
 namespace brockett {
 
@@ -175,7 +176,12 @@ LeadingEigen leading_eigen(const Context& context, Mat<const double> C, index_t 
     // a spectrum harder than the model's is given up where the decomposition would have been done
     const double limit =
         method == LeadingMethod::krylov ? 10 * static_cast<double>(C.rows) + 64 : 2 * c.direct / c.krylov * c.columns;
-    if (auto out = by_krylov(context, C, count, limit)) return std::move(*out);
+    const Scaled<double> safe = scaled<double>(context.backend(), C);  // residuals are squared
+    if (auto out = by_krylov(context, safe.M, count, limit)) {
+      for (auto& v : out->values) v /= safe.scale;
+      out->smallest /= safe.scale;
+      return std::move(*out);
+    }
     context.check_interrupt();
   }
   return by_decomposition(context, C, count, noise);

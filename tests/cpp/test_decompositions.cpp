@@ -1,6 +1,9 @@
 // The contract of linalg.hpp: factorizations, eigenvalues, singular values. By hand, then by reconstruction and
 // orthogonality at sizes that fit no block, with padded columns; ranks that are missing, ties, zeros.
+#include <random>
+
 #include "engines.hpp"
+#include "linalg/lapack/tridiagonal_vectors.hpp"
 
 namespace {
 
@@ -288,6 +291,69 @@ TYPED_TEST(Decompositions, largest_eigenvectors_of_awkward_matrices) {
       for (T& x : values) x = static_cast<T>(x / scale);
       EXPECT_LE(difference(product(all, V), product(V, HostMatrix<T>::diagonal(values))), 2000 * this->eps);
     }
+  }
+}
+
+// Entries of all magnitudes: in float a solve of inverse iteration leaves the range of its numbers, on some lanes.
+TYPED_TEST(Decompositions, largest_eigenvectors_where_inverse_iteration_overflows) {
+  using T = typename TypeParam::T;
+  constexpr index_t n = 200;
+  std::mt19937_64 bits(5);
+  const auto magnitude = [&] {
+    return static_cast<T>(std::pow(10.0, -16 * static_cast<double>(bits() >> 11) * 0x1p-53));
+  };
+  for (int trial = 0; trial < 4; ++trial) {
+    HostMatrix<T> A(n, n);
+    for (index_t i = 0; i < n; ++i) {
+      A(i, i) = trial % 2 ? T{0} : magnitude();
+      if (i + 1 < n) A(i, i + 1) = A(i + 1, i) = magnitude();
+    }
+    const auto b = this->padded(A);
+    std::vector<T> expected(n);
+    this->la.eigen_symmetric(b, expected.data(), false);
+    for (const index_t count : {index_t{20}, index_t{100}, index_t{150}}) {
+      SCOPED_TRACE(testing::Message() << "trial " << trial << ", " << count << " vectors");
+      const auto a = this->padded(A), v = this->padded(HostMatrix<T>(n, count));
+      std::vector<T> values(n);
+      this->la.eigen_symmetric_leading(a, count, values.data(), v);
+      for (index_t i = 0; i < n; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        EXPECT_NEAR(values[at], expected[static_cast<std::size_t>(n - 1 - i)], 200 * this->eps);
+        if (i > 0) {
+          EXPECT_LE(values[at], values[at - 1]);
+        }
+      }
+      values.resize(static_cast<std::size_t>(count));
+      const HostMatrix<T> V = this->to_host(v);
+      EXPECT_LE(orthogonality_error(V), 100 * this->eps);
+      EXPECT_LE(difference(product(A, V), product(V, HostMatrix<T>::diagonal(values))), 500 * this->eps);
+    }
+  }
+}
+
+// The values with vectors are computed otherwise than those without, and a cut through equal ones shows the difference.
+TYPED_TEST(Decompositions, leading_eigenvalues_descend_across_a_cut_through_ties) {
+  using T = typename TypeParam::T;
+  std::vector<T> d(64, T{1});
+  for (std::size_t i = 0; i < 16; ++i) d[i] = T{2};
+  for (const HostMatrix<T>& A : {HostMatrix<T>::identity(64), this->symmetric(d, 13)}) {
+    for (index_t count = 1; count <= 48; ++count) {
+      const auto a = this->padded(A), v = this->padded(HostMatrix<T>(64, count));
+      std::vector<T> values(64);
+      this->la.eigen_symmetric_leading(a, count, values.data(), v);
+      EXPECT_TRUE(std::is_sorted(values.rbegin(), values.rend())) << count;
+    }
+  }
+}
+
+TEST(RayleighQuotients, a_residual_that_is_no_number_stays) {
+  const double d[] = {1, 2, 3}, e[] = {0, 0}, nan = std::numeric_limits<double>::quiet_NaN();
+  for (index_t bad = 0; bad < 3; ++bad) {
+    HostMatrix<double> V = HostMatrix<double>::identity(3);
+    double values[3];
+    EXPECT_EQ(lapack::rayleigh_quotients<double>(d, e, {V.data.data(), 3, 3, 3}, values), 0);
+    V(0, bad) = nan;
+    EXPECT_TRUE(std::isnan(lapack::rayleigh_quotients<double>(d, e, {V.data.data(), 3, 3, 3}, values))) << bad;
   }
 }
 

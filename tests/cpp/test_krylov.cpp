@@ -311,6 +311,38 @@ TYPED_TEST(KrylovTest, leading_eigenvectors_by_either_method) {
   }
 }
 
+// Second moments are accepted from 1e-290 on, whose residuals have no squares in float64.
+TYPED_TEST(KrylovTest, leading_eigenvectors_of_extreme_moments) {
+  const index_t n = 90, count = 5;
+  std::vector<Real> s;
+  for (index_t i = 0; i < n; ++i) s.push_back(std::pow(Real{0.9L}, i));
+  s.back() = -0.1L;
+  const HostMatrix<double> C = with_eigenvalues(s, 312).template as<double>();
+  auto& full = this->context.backend().full();
+  for (const double scale : {0x1p-960, 0x1p-700, 0x1p-510, 1.0, 0x1p510, 0x1p700, 0x1p960}) {
+    SCOPED_TRACE(scale);
+    HostMatrix<double> scaled = C;
+    for (double& v : scaled.data) v *= scale;
+    const auto device = this->to_device(scaled);
+    const LeadingEigen found = leading_eigen(this->context, columns_of(device.view()), count, 0, LeadingMethod::krylov);
+    EXPECT_GT(found.columns, 0);
+    EXPECT_NEAR(found.smallest / scale, -0.1, 1e-3);
+    HostMatrix<double> U(n, count);
+    std::vector<double> host(static_cast<std::size_t>(n * count));
+    full.download(found.U, host.data());
+    for (index_t j = 0; j < count; ++j) {
+      for (index_t i = 0; i < n; ++i) U(i, j) = host[static_cast<std::size_t>(i + j * n)];
+    }
+    EXPECT_LE(orthogonality_error(U), 1e-14);
+    const HostMatrix<double> CU = product(C, U);
+    for (index_t j = 0; j < count; ++j) {
+      const double value = found.values[static_cast<std::size_t>(j)] / scale;
+      EXPECT_NEAR(value, static_cast<double>(s[static_cast<std::size_t>(j)]), 1e-13) << j;
+      for (index_t i = 0; i < n; ++i) EXPECT_NEAR(CU(i, j), value * U(i, j), 2e-13);
+    }
+  }
+}
+
 TYPED_TEST(KrylovTest, negative_eigenvalues_of_second_moments_are_met) {
   std::vector<Real> s;
   for (index_t i = 0; i < 80; ++i) s.push_back(2 - static_cast<Real>(i) / 100);

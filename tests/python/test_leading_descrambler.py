@@ -164,6 +164,23 @@ def test_special_orthogonal(engine: str, gauge: str, seed: int) -> None:
         assert lost == pytest.approx(2 * free.gauge_conditioning, abs=1e-9)
 
 
+@pytest.mark.parametrize("variances", ["equal", "none"])
+def test_special_orthogonal_where_nothing_is_known(engine: str, variances: str) -> None:
+    n = 9
+    P0 = haar(n, 61)
+    P0[:, 0] *= np.sign(np.linalg.det(P0))
+    C = np.eye(n) if variances == "equal" else np.zeros((n, n))
+    np.testing.assert_allclose(run(C, 4, gauge=P0, group="special_orthogonal").P, P0, atol=1e-13)
+    P0[:, 0] *= -1
+    np.testing.assert_allclose(run(C, 4, gauge=P0).P, P0, atol=1e-13)
+    d = run(C, 4, gauge=P0, group="special_orthogonal")
+    last = penalty.FourierDerivative(2).basis(n)[:, -1:]
+    assert np.linalg.det(d.P) > 0
+    np.testing.assert_allclose(d.P, P0 - 2 * last @ (last.T @ P0), atol=1e-13)
+    np.testing.assert_allclose(d.weights, d.P, atol=1e-13)
+    check(d, C, penalty.FourierDerivative(2), 0)
+
+
 def test_sign_of_every_case_is_met() -> None:
     """The seeds above hold both signs in every gauge: neither branch goes untested."""
     C = [moments(18, 30 + seed) for seed in range(6)]
@@ -300,6 +317,16 @@ def test_large_layers_by_lanczos(engine: str, spectrum: str) -> None:
         rows = T[:, lo:hi].T @ d.P
         np.testing.assert_allclose(rows.T @ rows, Q[:, lo:hi] @ Q[:, lo:hi].T, atol=1e-10)
     np.testing.assert_allclose(np.linalg.svd(d.P - np.eye(n), compute_uv=False)[2 * lead + 2 :], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2.0**-930, 2.0**-600, 2.0**600, 2.0**930])
+def test_extreme_variances_of_large_layers(engine: str, scale: float) -> None:
+    C, rank = moments(420, 13, 0.93), 4
+    one, d = run(C, rank), run(C * scale, rank)
+    np.testing.assert_allclose(d.sigma / np.sqrt(scale), one.sigma, rtol=1e-12)
+    np.testing.assert_allclose(d.P, one.P, atol=1e-10)
+    assert d.cost / scale == pytest.approx(one.cost, rel=1e-9)
+    assert d.bound / scale == pytest.approx(one.bound, rel=1e-9)
 
 
 def test_indefinite_moments_are_refused(engine: str) -> None:

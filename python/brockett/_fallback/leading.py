@@ -171,6 +171,9 @@ def nearest_leading(
     r = U.shape[1]
     q = modes_needed(lam.blocks, r)
     if r == 0:
+        if special and P0 is not None and float(xp.linalg.slogdet(P0)[0]) < 0:
+            v = xp.matrix_transpose(P0) @ T[:, -1:]  # every reversal is as near: the last mode's, as canonically
+            return -2.0 * v, v, 1.0
         return U, U, 1.0
     Tq = T[:, :q]
     if P0 is not None:

@@ -308,7 +308,7 @@ unsigned ql(index_t n, index_t count, double* d, double* e) {
         const Lanes square = cosine > 1e-200 ? next * next * ratio : c[g] * bb;
         E[(i + 1) * kGroups + g] = active ? below : E[(i + 1) * kGroups + g];
         D[(i + 1) * kGroups + g] = active ? gamma[g] + (alpha - next) : D[(i + 1) * kGroups + g];
-        split[g] = active & (below <= threshold[g]) ? (zero() > 1) + (i + 1) : split[g];
+        split[g] = (active & (below <= threshold[g])) ? (zero() > 1) + (i + 1) : split[g];
         c[g] = active ? cosine : c[g];
         s[g] = active ? bb * inverse : s[g];
         p[g] = active ? square : p[g];

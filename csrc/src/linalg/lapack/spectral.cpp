@@ -164,7 +164,8 @@ bool orthonormalize_by_cholesky(LinAlg<T>& la, Mat<T> V) {
     for (index_t j = 0; j < count; ++j) {
       for (index_t i = j; i < count; ++i) {
         const double off = std::abs(static_cast<double>(G.data[i + j * G.ld]) - (i == j ? 1 : 0));
-        if (!(off <= distance)) distance = off;
+        if (std::isnan(off)) return false;  // an iteration overflowed
+        distance = std::max(distance, off);
       }
     }
     if (distance <= 4 * eps) return true;
@@ -203,6 +204,8 @@ bool eigen_by_inverse_iteration(LinAlg<T>& la, Mat<T> A, T* ascending, Mat<T> V)
     above = std::min(above, largest[j]);
     ascending[n - 1 - j] = above;
   }
+  // and one that the cut goes through, with those behind it
+  for (index_t i = n - count; i-- > 0 && ascending[i] > above;) ascending[i] = above;
   ormtr(A, tau.data(), V);
   return true;
 }

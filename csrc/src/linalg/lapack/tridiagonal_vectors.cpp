@@ -176,7 +176,7 @@ double rayleigh_quotients(const T* d, const T* e, Mat<const T> V, T* values) {
       squares += r * r;
     }
     values[j] = static_cast<T>(quotient / static_cast<double>(scale));
-    if (!(squares <= worst)) worst = squares;  // a NaN stays
+    if (!(squares <= worst)) worst = std::isnan(worst) ? worst : squares;  // a NaN comes in, and stays
   }
   return std::sqrt(worst);
 }
