@@ -60,7 +60,7 @@ def eig_dict(model: Any) -> dict[int, tuple[np.ndarray, float]]:
     Raises
     ------
     ImportError
-        DeepDataProfiler is not installed.
+        DeepDataProfiler is not installed (an `Unsupported`, too).
     NonFinite
         A NaN or Inf in a layer, which is named.
     InvalidArgument
@@ -171,7 +171,7 @@ def svd_dict(profiler: Any, layers_to_find: Any = None) -> OrderedDict[int, tupl
     Raises
     ------
     ImportError
-        DeepDataProfiler is not installed.
+        DeepDataProfiler is not installed (an `Unsupported`, too).
     InvalidType
         Something else than an SVDProfiler.
     NonFinite
@@ -251,7 +251,7 @@ def accelerated() -> AbstractContextManager[None]:
     Raises
     ------
     ImportError
-        DeepDataProfiler is not installed.
+        DeepDataProfiler is not installed (an `Unsupported`, too).
     Unsupported
         The installed version has other names: it names both versions.
 

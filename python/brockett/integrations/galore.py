@@ -86,7 +86,7 @@ def accelerated(projector: Any = None) -> Iterator[None]:
     Raises
     ------
     Unsupported
-        GaLore is not installed, or the name is not where the version tested has it.
+        GaLore is not installed (an ImportError, too), or the name is not where the version tested has it.
 
     Notes
     -----

@@ -258,7 +258,8 @@ def accelerated(target: Any = None, precision: str = "double") -> Iterator[None]
     Raises
     ------
     Unsupported
-        llm-compressor is not installed, the names are not where the version tested has them, or `target` has neither.
+        llm-compressor is not installed (an ImportError, too), the names are not where the version tested has them, or
+        `target` has neither.
 
     Notes
     -----

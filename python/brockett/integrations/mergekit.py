@@ -79,7 +79,8 @@ def accelerated(module: Any = None) -> Iterator[None]:
     Raises
     ------
     Unsupported
-        mergekit is not installed, or the name is not where the version tested has it, as from 0.1 on.
+        mergekit is not installed (an ImportError, too), or the name is not where the version tested has it, as from 0.1
+        on.
 
     Notes
     -----

@@ -365,7 +365,7 @@ def accelerated() -> Iterator[None]:
     Raises
     ------
     Unsupported
-        PEFT is not installed, or the names are not where the version tested has them.
+        PEFT is not installed (an ImportError, too), or the names are not where the version tested has them.
 
     Notes
     -----

@@ -110,7 +110,7 @@ def accelerated(module: Any = None) -> Iterator[None]:
     Raises
     ------
     Unsupported
-        SliceGPT is not installed, or the name is not where the version tested has it.
+        SliceGPT is not installed (an ImportError, too), or the name is not where the version tested has it.
 
     Notes
     -----

@@ -52,7 +52,7 @@ def accelerated() -> AbstractContextManager[None]:
     Raises
     ------
     ImportError
-        WeightWatcher is not installed.
+        WeightWatcher is not installed (an `Unsupported`, too).
     Unsupported
         The installed version has other names, or functions with other parameters: it names both versions.
 
