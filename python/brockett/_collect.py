@@ -249,6 +249,10 @@ def collect_plan(
     OutOfMemory
         It takes more than `memory_limit` on one device.
 
+    Notes
+    -----
+    No forward pass: the module is looked through once, in milliseconds.
+
     Examples
     --------
     >>> import torch, brockett as bk

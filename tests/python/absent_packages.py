@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 #: What deep-data-profiler 2.0.1 imports for pictures and persistence diagrams, and downloads models with.
@@ -53,3 +55,19 @@ def stand_in(names: tuple[str, ...]) -> list[str]:
             if parent:
                 setattr(sys.modules[parent], child, module)
     return put
+
+
+@contextlib.contextmanager
+def standing_in(names: tuple[str, ...], package: str) -> Iterator[None]:
+    """`stand_in` within the block; the stand-ins, and the package that has seen them, are forgotten afterwards.
+
+    Others ask whether torchvision is there, too, and would take the stand-in for it.
+    """
+    before = set(sys.modules)
+    put = stand_in(names)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if name in put or name.partition(".")[0] == package:
+                del sys.modules[name]

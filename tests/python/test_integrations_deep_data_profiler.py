@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import brockett as bk
-from absent_packages import DEEP_DATA_PROFILER, stand_in
+from absent_packages import DEEP_DATA_PROFILER, standing_in
 
 torch = pytest.importorskip("torch", reason="DeepDataProfiler reads PyTorch modules")
 pytest.importorskip("powerlaw", reason="pip install --no-deps deep-data-profiler==2.0.1 powerlaw==1.5 tqdm")
@@ -22,15 +21,9 @@ adapter = bk.integrations.deep_data_profiler
 @pytest.fixture(scope="module")
 def ddp() -> Iterator[Any]:
     """The package, with stand-ins for what it only draws with; all of it is forgotten afterwards."""
-    before = set(sys.modules)
-    put = stand_in(DEEP_DATA_PROFILER)
-    try:
+    with standing_in(DEEP_DATA_PROFILER, "deep_data_profiler"):
         yield pytest.importorskip("deep_data_profiler", reason="pip install --no-deps deep-data-profiler==2.0.1")
-    finally:
-        for name in set(sys.modules) - before:
-            if name in put or name.startswith("deep_data_profiler"):
-                del sys.modules[name]
-        logging.disable(logging.NOTSET)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

@@ -13,21 +13,9 @@ import brockett as bk
 torch = pytest.importorskip("torch")
 
 from brockett.integrations import asvd, galore, mergekit
+from tensors import EPS, close, values
 
 nn = torch.nn
-Array = np.ndarray[Any, Any]
-EPS = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 1e-6, torch.float64: 1e-13}
-
-
-def values(tensor: Any) -> Array:
-    """float64 NumPy values of a tensor of any type."""
-    result: Array = tensor.detach().double().numpy()
-    return result
-
-
-def close(found: Any, wanted: Array, tolerance: float) -> None:
-    scale = np.abs(wanted).max()
-    np.testing.assert_allclose(values(found) / scale, wanted / scale, rtol=0, atol=tolerance)
 
 
 # --- ASVD -------------------------------------------------------------------------------------------------------------

@@ -14,26 +14,13 @@ import brockett as bk
 torch = pytest.importorskip("torch")
 
 from brockett.integrations import peft as adapter
+from tensors import EPS, Array, close, values
 
 nn = torch.nn
-Array = np.ndarray[Any, Any]
-EPS = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 1e-6, torch.float64: 1e-13}
-
-
-def values(tensor: Any) -> Array:
-    """float64 NumPy values of a tensor of any type."""
-    result: Array = tensor.detach().double().numpy()
-    return result
 
 
 def normal(*shape: int, seed: int = 0, dtype: Any = torch.float32) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def close(found: Any, wanted: Array, tolerance: float) -> None:
-    scale = np.abs(wanted).max()
-    found = found if isinstance(found, np.ndarray) else values(found)
-    np.testing.assert_allclose(found / scale, wanted / scale, rtol=0, atol=tolerance)
 
 
 # --- PiSSA ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import brockett as bk
-from brockett.integrations import _rebind
 
 torch = pytest.importorskip("torch", reason="WeightWatcher reads PyTorch modules")
 pytest.importorskip("weightwatcher", reason="pip install --no-deps weightwatcher==0.7.7 powerlaw==1.5 tqdm")
@@ -288,7 +287,12 @@ def test_density_fit(rng: np.random.Generator, Q: float) -> None:
 def bound() -> dict[str, Any]:
     """Every name of the peer's modules."""
     spaces = {"rmt": rmt, "main": main, "power": power, "class": main.WeightWatcher}
-    return {f"{where}.{name}": value for where, space in spaces.items() for name, value in vars(space).items()}
+    return {
+        f"{where}.{name}": value
+        for where, space in spaces.items()
+        for name, value in vars(space).items()
+        if name != "__warningregistry__"  # there from a module's first warning on
+    }
 
 
 def changed(before: dict[str, Any]) -> set[str]:
@@ -347,14 +351,7 @@ def test_a_version_with_other_names_is_refused(monkeypatch: pytest.MonkeyPatch, 
     else:
         monkeypatch.setattr(rmt, "_eig_full_fast", lambda W, rank: None)
     before = bound()
-    words = r"weightwatcher 0\.7\.7: weightwatcher\.RMT_Util\._eig_full_fast .*tested with weightwatcher 0\.7\.7"
+    words = r"weightwatcher 0\.7\.7.* weightwatcher\.RMT_Util\._eig_full_fast.*tested with weightwatcher 0\.7\.7"
     with pytest.raises(bk.Unsupported, match=words):
         adapter.install()
     assert not changed(before)
-
-
-def test_a_tool_that_is_not_installed_is_named() -> None:
-    missing = _rebind.Rebinding("no-such-tool", "1.0", "pip install it", lambda: [_rebind.Name("no_such", "f", (), id)])
-    with pytest.raises(ImportError, match="no-such-tool is needed: pip install it"):
-        missing.install()
-    assert not missing.active

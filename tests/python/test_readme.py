@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from absent_packages import DEEP_DATA_PROFILER, stand_in
+from absent_packages import DEEP_DATA_PROFILER, standing_in
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -82,11 +82,12 @@ def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("recipe", blocks("py"))
 def test_recipes_run(recipe: str) -> None:
     """What needs other people's packages runs where they are installed."""
-    if "deep_data_profiler" in recipe:
-        stand_in(DEEP_DATA_PROFILER)
-    for package in re.findall(r"^(?:import|from) (\w+)", recipe, re.MULTILINE):
-        pytest.importorskip(package, reason=f"a recipe of the README needs {package}")
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.ExitStack() as stack:
+        if "deep_data_profiler" in recipe:
+            stack.enter_context(standing_in(DEEP_DATA_PROFILER, "deep_data_profiler"))
+        for package in re.findall(r"^(?:import|from) (\w+)", recipe, re.MULTILINE):
+            pytest.importorskip(package, reason=f"a recipe of the README needs {package}")
+        said = stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         exec(compile(recipe, "README.md", "exec"), {})
     assert "nan" not in said.getvalue()
 

@@ -1,11 +1,7 @@
-"""What the adapters of compression tools share: rebinding names, casting, the second moments of a layer's inputs."""
+"""What the adapters of compression tools share: casting, the second moments of a layer's inputs."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -15,60 +11,7 @@ from .._autocorrelation import Autocorrelation
 from .._collect_layers import chosen_sites, is_conv1d_of_transformers
 from .._errors import InvalidArgument, InvalidType, NonFinite, Unsupported
 
-__all__ = [
-    "cast",
-    "import_tool",
-    "layer_argument",
-    "moments_of_inputs",
-    "needs_gradient",
-    "rebound",
-    "total",
-]
-
-#: owner of a name, the name, and what makes the new value from the old one
-Rebinding = tuple[Any, str, Callable[[Any], Any]]
-
-
-@contextlib.contextmanager
-def rebound(tool: str, tested: str, names: Sequence[Rebinding]) -> Iterator[None]:
-    """The names bound to other values inside the block, and to what they were after it, whatever happens.
-
-    All of them are looked up before any is bound, so that a tool whose names have moved is left as it was.
-    """
-    new = []
-    for owner, name, make in names:
-        if not hasattr(owner, name):
-            raise moved(tool, tested, f"{getattr(owner, '__name__', type(owner).__name__)}.{name}")
-        new.append((owner, name, make(getattr(owner, name))))
-    with contextlib.ExitStack() as stack:
-        for owner, name, value in new:
-            if name in vars(owner):
-                stack.callback(setattr, owner, name, vars(owner)[name])
-            else:  # a class that inherits it
-                stack.callback(delattr, owner, name)
-            setattr(owner, name, value)
-        yield
-
-
-def import_tool(tool: str, tested: str, module: str) -> Any:
-    """A module of a tool; Unsupported with the version tested where the tool is absent or the module has moved."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name == module.partition(".")[0]:
-            raise Unsupported(f"{tool} is not installed (brockett is tested with {tested})") from error
-        if error.name is not None and module.startswith(error.name):
-            raise moved(tool, tested, module) from error
-        raise
-
-
-def moved(tool: str, tested: str, name: str) -> Unsupported:
-    """The error for a tool whose names are elsewhere by now."""
-    try:
-        found = metadata.version(tool)
-    except metadata.PackageNotFoundError:
-        found = "of unknown version"
-    return Unsupported(f"{tool} {found} has no {name}; brockett is tested with {tool} {tested}")
+__all__ = ["cast", "layer_argument", "moments_of_inputs", "needs_gradient", "total"]
 
 
 def cast(array: Any, dtype: Any) -> Any:

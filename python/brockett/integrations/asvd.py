@@ -16,7 +16,7 @@ import numpy as np
 from .. import _options
 from .._errors import InvalidArgument
 from .._svd import singular_values, svd
-from . import _hooks
+from . import _hooks, _rebind
 
 __all__ = ["accelerated", "sensitivity", "sigma_max", "stable_rank", "svd_lowrank"]
 
@@ -251,5 +251,5 @@ def accelerated() -> Iterator[None]:
         return replaced
 
     names = [(torch, "svd_lowrank", low_rank), (torch, "svd", values)]
-    with _hooks.rebound("torch", "2.13.0", names):
+    with _rebind.rebound("torch", "2.13.0", names):
         yield

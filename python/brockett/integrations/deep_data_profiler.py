@@ -60,7 +60,7 @@ def eig_dict(model: Any) -> dict[int, tuple[np.ndarray, float]]:
     Raises
     ------
     ImportError
-        DeepDataProfiler is not installed.
+        DeepDataProfiler is not installed (an `Unsupported`, too).
     NonFinite
         A NaN or Inf in a layer, which is named.
     InvalidArgument
@@ -171,7 +171,7 @@ def svd_dict(profiler: Any, layers_to_find: Any = None) -> OrderedDict[int, tupl
     Raises
     ------
     ImportError
-        DeepDataProfiler is not installed.
+        DeepDataProfiler is not installed (an `Unsupported`, too).
     InvalidType
         Something else than an SVDProfiler.
     NonFinite
@@ -189,7 +189,7 @@ def svd_dict(profiler: Any, layers_to_find: Any = None) -> OrderedDict[int, tupl
         profiler = ddp.SVDProfiler(model, compute_svd=False)
         profiler.svd_dict = svd_dict(profiler)
     """
-    profiler_class = import_tool(PACKAGE, "deep_data_profiler", HOW).SVDProfiler
+    profiler_class = import_tool(PACKAGE, TESTED, "deep_data_profiler", HOW).SVDProfiler
     if not isinstance(profiler, profiler_class):
         raise InvalidType("profiler", f"expected a deep_data_profiler.SVDProfiler, got {type(profiler).__name__}")
     nodes = sorted(profiler.SG.nodes, key=lambda node: node[0])
@@ -218,6 +218,16 @@ def left_vectors(profiler: Any) -> OrderedDict[str, Any]:
     ------
     NonFinite
         A NaN or Inf in a layer, which is named.
+
+    Notes
+    -----
+    The cost is that of `brockett.svd` for each layer, and signs are brockett's, as in `svd_dict`.
+
+    Examples
+    --------
+    ::
+
+        vectors = left_vectors(ddp.SVDProfiler(model, compute_svd=False))
     """
     hooks = profiler.hooks
     found: OrderedDict[str, Any] = OrderedDict()
@@ -241,9 +251,20 @@ def accelerated() -> AbstractContextManager[None]:
     Raises
     ------
     ImportError
-        DeepDataProfiler is not installed.
+        DeepDataProfiler is not installed (an `Unsupported`, too).
     Unsupported
         The installed version has other names: it names both versions.
+
+    Notes
+    -----
+    The name is the process's: other threads that project meanwhile use brockett as well.
+
+    Examples
+    --------
+    ::
+
+        with bk.integrations.deep_data_profiler.accelerated():
+            projected = svd_utils.project_svd(profiler)  # of deep_data_profiler.optimization
     """
     return _REBINDING.bound()
 
@@ -260,7 +281,7 @@ def _weights(model: Any) -> list[tuple[str, Any]]:
     """Name and matrix of each layer that SpectralAnalysis looks at, in its order."""
     import torch
 
-    ddp = import_tool(PACKAGE, "deep_data_profiler", HOW)
+    ddp = import_tool(PACKAGE, TESTED, "deep_data_profiler", HOW)
     analysis = model if isinstance(model, ddp.SpectralAnalysis) else None
     if analysis is None:
         if not isinstance(model, torch.nn.Module):

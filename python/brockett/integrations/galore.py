@@ -12,7 +12,7 @@ from typing import Any
 from .. import _options
 from .._errors import InvalidArgument
 from .._svd import svd
-from . import _hooks
+from . import _hooks, _rebind
 
 __all__ = ["accelerated", "get_orthogonal_matrix"]
 
@@ -86,7 +86,7 @@ def accelerated(projector: Any = None) -> Iterator[None]:
     Raises
     ------
     Unsupported
-        GaLore is not installed, or the name is not where the version tested has it.
+        GaLore is not installed (an ImportError, too), or the name is not where the version tested has it.
 
     Notes
     -----
@@ -116,9 +116,9 @@ def accelerated(projector: Any = None) -> Iterator[None]:
         return method
 
     if projector is None:
-        module = _hooks.import_tool("galore-torch", TESTED, "galore_torch.galore_projector")
+        module = _rebind.import_tool("galore-torch", TESTED, "galore_torch.galore_projector")
         if not hasattr(module, "GaLoreProjector"):
-            raise _hooks.moved("galore-torch", TESTED, "galore_torch.galore_projector.GaLoreProjector")
+            raise _rebind.moved("galore-torch", TESTED, "galore_torch.galore_projector.GaLoreProjector")
         projector = module.GaLoreProjector
-    with _hooks.rebound("galore-torch", TESTED, [(projector, "get_orthogonal_matrix", make)]):
+    with _rebind.rebound("galore-torch", TESTED, [(projector, "get_orthogonal_matrix", make)]):
         yield

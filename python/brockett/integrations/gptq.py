@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._errors import InvalidArgument, InvalidType, Unsupported
-from . import _hooks
+from . import _hooks, _rebind
 
 __all__ = ["Hessian", "accelerated", "accumulate_hessian", "add_batch"]
 
@@ -258,7 +258,8 @@ def accelerated(target: Any = None, precision: str = "double") -> Iterator[None]
     Raises
     ------
     Unsupported
-        llm-compressor is not installed, or the names are not where the version tested has them.
+        llm-compressor is not installed (an ImportError, too), the names are not where the version tested has them, or
+        `target` has neither.
 
     Notes
     -----
@@ -287,13 +288,14 @@ def accelerated(target: Any = None, precision: str = "double") -> Iterator[None]
                 inp, self.layer, self.H, self.nsamples, name=label, precision=precision
             )
 
-        names = [(target, "add_batch", lambda old: method)]
-        tool = target.__module__.partition(".")[0]
-        with _hooks.rebound(tool, "a class with add_batch(inp, out)", names):
+        if not hasattr(target, "add_batch"):
+            raise Unsupported(f"{target.__module__}.{target.__qualname__} has no add_batch(inp, out) to be replaced")
+        with _rebind.rebound(target.__module__, TESTED, [(target, "add_batch", lambda old: method)]):
             yield
         return
-    modules = [target] if target is not None else [_hooks.import_tool("llmcompressor", TESTED, m) for m in _MODULES]
-    with _hooks.rebound("llmcompressor", TESTED, [(m, "accumulate_hessian", _taking_over(precision)) for m in modules]):
+    modules = [target] if target is not None else [_rebind.import_tool("llmcompressor", TESTED, m) for m in _MODULES]
+    names = [(module, "accumulate_hessian", _taking_over(precision)) for module in modules]
+    with _rebind.rebound("llmcompressor", TESTED, names):
         yield
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from .. import _options
 from .._errors import InvalidArgument
 from .._svd import svd
-from . import _hooks
+from . import _hooks, _rebind
 
 __all__ = ["accelerated", "low_rank_decomposition"]
 
@@ -79,7 +79,8 @@ def accelerated(module: Any = None) -> Iterator[None]:
     Raises
     ------
     Unsupported
-        mergekit is not installed, or the name is not where the version tested has it, as from 0.1 on.
+        mergekit is not installed (an ImportError, too), or the name is not where the version tested has it, as from 0.1
+        on.
 
     Notes
     -----
@@ -94,6 +95,6 @@ def accelerated(module: Any = None) -> Iterator[None]:
     ...     script.low_rank_decomposition is mergekit.low_rank_decomposition
     True
     """
-    owner = _hooks.import_tool("mergekit", TESTED, "mergekit.scripts.extract_lora") if module is None else module
-    with _hooks.rebound("mergekit", TESTED, [(owner, "low_rank_decomposition", lambda old: low_rank_decomposition)]):
+    owner = _rebind.import_tool("mergekit", TESTED, "mergekit.scripts.extract_lora") if module is None else module
+    with _rebind.rebound("mergekit", TESTED, [(owner, "low_rank_decomposition", lambda old: low_rank_decomposition)]):
         yield

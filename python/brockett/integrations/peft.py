@@ -20,7 +20,7 @@ from .._autocorrelation import Autocorrelation
 from .._collect_layers import is_conv1d_of_transformers
 from .._errors import InvalidArgument, InvalidType
 from .._svd import svd
-from . import _hooks
+from . import _hooks, _rebind
 from ._incremental_pca import IncrementalPCA
 
 __all__ = ["Corda", "IncrementalPCA", "Pissa", "accelerated", "corda", "pissa"]
@@ -365,7 +365,7 @@ def accelerated() -> Iterator[None]:
     Raises
     ------
     Unsupported
-        PEFT is not installed, or the names are not where the version tested has them.
+        PEFT is not installed (an ImportError, too), or the names are not where the version tested has them.
 
     Notes
     -----
@@ -380,9 +380,9 @@ def accelerated() -> Iterator[None]:
     >>> with peft.accelerated():  # doctest: +SKIP
     ...     model = get_peft_model(base, LoraConfig(init_lora_weights="pissa", r=64, target_modules=["q_proj"]))
     """
-    layer = _hooks.import_tool("peft", TESTED, "peft.tuners.lora.layer")
-    corda_module = _hooks.import_tool("peft", TESTED, "peft.tuners.lora.corda")
-    eva = _hooks.import_tool("peft", TESTED, "peft.tuners.lora.eva")
+    layer = _rebind.import_tool("peft", TESTED, "peft.tuners.lora.layer")
+    corda_module = _rebind.import_tool("peft", TESTED, "peft.tuners.lora.corda")
+    eva = _rebind.import_tool("peft", TESTED, "peft.tuners.lora.eva")
     for module, name in (
         (layer, "LoraLayer"),
         (corda_module, "CordaEigens"),
@@ -390,7 +390,7 @@ def accelerated() -> Iterator[None]:
         (corda_module, "get_model_device"),
     ):
         if not hasattr(module, name):
-            raise _hooks.moved("peft", TESTED, f"{module.__name__}.{name}")
+            raise _rebind.moved("peft", TESTED, f"{module.__name__}.{name}")
     calibrate = _calibrate(corda_module.target_modules, corda_module.get_model_device)
     names = [
         (layer.LoraLayer, "pissa_init", lambda old: _pissa_init),
@@ -398,5 +398,5 @@ def accelerated() -> Iterator[None]:
         (corda_module, "collect_eigens_for_layer", lambda old: _collect_eigens(corda_module.CordaEigens)),
         (eva, "IncrementalPCA", lambda old: IncrementalPCA),
     ]
-    with _hooks.rebound("peft", TESTED, names):
+    with _rebind.rebound("peft", TESTED, names):
         yield

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._autocorrelation import Autocorrelation
 from .._errors import InvalidArgument, InvalidType, NonFinite
-from . import _hooks
+from . import _hooks, _rebind
 
 __all__ = ["accelerated", "pca_calc"]
 
@@ -110,7 +110,7 @@ def accelerated(module: Any = None) -> Iterator[None]:
     Raises
     ------
     Unsupported
-        SliceGPT is not installed, or the name is not where the version tested has it.
+        SliceGPT is not installed (an ImportError, too), or the name is not where the version tested has it.
 
     Notes
     -----
@@ -125,6 +125,6 @@ def accelerated(module: Any = None) -> Iterator[None]:
     ...     rotate.pca_calc is slicegpt.pca_calc
     True
     """
-    owner = _hooks.import_tool("slicegpt", TESTED, "slicegpt.rotate") if module is None else module
-    with _hooks.rebound("slicegpt", TESTED, [(owner, "pca_calc", lambda old: pca_calc)]):
+    owner = _rebind.import_tool("slicegpt", TESTED, "slicegpt.rotate") if module is None else module
+    with _rebind.rebound("slicegpt", TESTED, [(owner, "pca_calc", lambda old: pca_calc)]):
         yield

@@ -22,7 +22,7 @@ from .. import _arrays, _options
 from .._autocorrelation import Autocorrelation
 from .._errors import InvalidArgument, InvalidType, NonFinite
 from .._svd import whitened_svd
-from . import _hooks
+from . import _hooks, _rebind
 
 __all__ = ["LocalUpdate", "Whitened", "accelerated", "rank_for_ratio", "whiten"]
 
@@ -403,5 +403,5 @@ def accelerated(module: Any) -> Iterator[None]:
     ...     SVDLLM.local_update.__name__
     'LocalUpdate'
     """
-    with _hooks.rebound("SVD-LLM", TESTED, [(module, "local_update", lambda old: LocalUpdate)]):
+    with _rebind.rebound("SVD-LLM", TESTED, [(module, "local_update", lambda old: LocalUpdate)]):
         yield

@@ -52,14 +52,17 @@ def accelerated() -> AbstractContextManager[None]:
     Raises
     ------
     ImportError
-        WeightWatcher is not installed.
+        WeightWatcher is not installed (an `Unsupported`, too).
     Unsupported
         The installed version has other names, or functions with other parameters: it names both versions.
 
     Notes
     -----
     The table is equal to WeightWatcher's to 1e-6 in every column, and random matrices are the same for the same seed of
-    NumPy's generator. A NaN or Inf in the weights raises `NonFinite`, a ValueError as before.
+    NumPy's generator. One exception: xmin is an eigenvalue itself, and with ``vectors=True`` WeightWatcher looks for it
+    among eigenvalues that were computed in another way. Rounding decides whether its vector counts as tail or as bulk,
+    so that between two BLAS libraries, too, the columns ``bulk_mean_…``, ``tail_mean_…`` and ``…_var_…`` may differ by
+    that one vector. A NaN or Inf in the weights raises `NonFinite`, a ValueError as before.
 
     Where WeightWatcher computes with PyTorch on a GPU (in half precision for vectors), that is left as it is, and only
     the fits are replaced.
@@ -102,7 +105,7 @@ def installed() -> bool:
 def _names() -> Sequence[Name]:
     util, main, power = f"{PACKAGE}.RMT_Util", f"{PACKAGE}.{PACKAGE}", f"{PACKAGE}.WW_powerlaw"
     watcher = f"{main}:WeightWatcher"
-    rmt = import_tool(PACKAGE, util, HOW)
+    rmt = import_tool(PACKAGE, TESTED, util, HOW)
     table = linalg.VectorTable(lambda: float(rmt.EPSILON))
     density = fits.fast_density_fit(rmt.calc_sigma)
     fit_parameters = ("data", "xmin", "xmax", "verbose", "distribution", "pl_package")
@@ -140,7 +143,7 @@ _REBINDING = Rebinding(PACKAGE, TESTED, HOW, _names)
 
 
 def _tail_fit(original: Callable[..., Any]) -> Callable[..., Any]:
-    return fits.fast_pl_fit(import_tool(PACKAGE, f"{PACKAGE}.WW_powerlaw", HOW).WWFit, original)
+    return fits.fast_pl_fit(import_tool(PACKAGE, TESTED, f"{PACKAGE}.WW_powerlaw", HOW).WWFit, original)
 
 
 def _singular_values(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
