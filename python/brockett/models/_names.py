@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,12 +90,16 @@ class _Reading:
         self.entries: list[str | Layer] = []
         self.tensors: dict[str, Tensor] = {}
         self.owners: dict[str, Owner] = {}
-        plain = plain_names(one[0].name for one in entries if not isinstance(one, Layer))
+        plain = plain_names(dict.fromkeys(one[0].name for one in entries if not isinstance(one, Layer)))
+        times: Counter[str] = Counter()
         for one in entries:
             if isinstance(one, Layer):
                 self.entries.append(one)
                 continue
             name = plain[one[0].name]
+            times[name] += 1
+            if times[name] > 1:  # archives may have an entry twice, and {"a.b": …, "a": {"b": …}} is one name
+                name = f"{name} ({times[name]})"
             self.entries.append(name)
             self.tensors[name] = replace(one[0], name=name)
             if one[1] is not None:
