@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import warnings
@@ -32,6 +33,9 @@ class Checkpoint:
     ) -> tuple[Collection, int]:
         """The collection to add to, and how many of the batches are in it."""
         found, resumed = Collection(totals, of=self._of), False
+        if self.path is not None and not os.path.isdir(os.path.dirname(self.path) or "."):
+            # found out now, not when there is something to keep
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
         if self.path is not None and os.path.exists(self.path):
             found, notes = read(self.path)
             self._check(found, notes, totals)

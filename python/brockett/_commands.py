@@ -24,6 +24,7 @@ from rich.table import Table
 
 import brockett as bk
 from brockett import _files
+from brockett._progress import printable
 
 app = typer.Typer(
     name="brockett",
@@ -72,7 +73,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print("brockett: " + " ".join(message.split()), file=sys.stderr)
+    print("brockett: " + printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

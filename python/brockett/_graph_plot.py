@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _files
+from ._progress import printable
 
 if TYPE_CHECKING:
     from ._graph_edges import GraphEdges, GraphSignificance
@@ -53,9 +54,10 @@ def plot_graph(graph: GraphSignificance, edges: GraphEdges, path: _files.PathLik
     else:
         axis.set_ylim(bottom=0)
     axis.set(ylabel="singular value", xlim=(-0.5, n - 0.5))
-    names = [layer.name for layer in graph.layers]
+    names = [printable(layer.name) for layer in graph.layers]
     upright = max(map(len, names)) <= figure.get_size_inches()[0] / n * _CHARACTERS
-    axis.set_xticks(range(n), names, rotation=0 if upright else 40, ha="center" if upright else "right")
+    angle, side = (0, "center") if upright else (40, "right")
+    axis.set_xticks(range(n), names, rotation=angle, ha=side, parse_math=False)  # a $ in a name starts no formula
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)
     axis.tick_params(axis="x", length=0)

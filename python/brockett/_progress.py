@@ -10,13 +10,18 @@ from typing import Protocol
 
 from . import _options
 
-__all__ = ["Advance", "progress"]
+__all__ = ["Advance", "printable", "progress"]
 
 
 class Advance(Protocol):
     """One more is done; `name` is what is worked on now. Not `timed`: it took no time, and says nothing of the rest."""
 
     def __call__(self, name: str = "", timed: bool = True) -> None: ...
+
+
+def printable(text: str) -> str:
+    """Names come from files: what would move the cursor, colour the terminal or break a line is shown escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 @contextlib.contextmanager
@@ -66,7 +71,7 @@ def progress(title: str, total: int | None, wanted: bool | None, note: str = "")
         task = bar.add_task(title, total=total)
 
         def advance(name: str = "", timed: bool = True) -> None:
-            bar.update(task, advance=1, description=(f"{title}: {name}" if name else title)[:40])
+            bar.update(task, advance=1, description=printable(f"{title}: {name}" if name else title)[:40])
 
         yield advance
 

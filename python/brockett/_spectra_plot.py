@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import _files
 from ._layer_metrics import LayerMetrics
 from ._marchenko_pastur import marchenko_pastur
+from ._progress import printable
 
 __all__ = ["bulk_curve", "density", "plot_spectra", "tail_curve", "thinned", "title_of"]
 
@@ -67,6 +68,7 @@ def tail_curve(one: LayerMetrics) -> tuple[Vector, Vector] | None:
 
 def title_of(name: str, one: LayerMetrics, width: int = 38) -> str:
     """Name (its end, where it is long), shape and verdict in two lines."""
+    name = printable(name)
     short = name if len(name) <= width else "…" + name[1 - width :]
     verdict = (one.phase or "no verdict").replace("_", " ")
     alpha = "" if one.alpha is None else f", α = {one.alpha:.2f}"
@@ -109,7 +111,7 @@ def plot_spectra(layers: Mapping[str, LayerMetrics], most: int, path: _files.Pat
     handles: dict[str, Any] = {}
     for axis, (name, one) in zip(axes, drawn.items(), strict=False):
         handles |= _panel(axis, one)
-        axis.set_title(title_of(name.removesuffix(".weight"), one), fontsize=9)
+        axis.set_title(title_of(name.removesuffix(".weight"), one), fontsize=9, parse_math=False)
     for axis in axes[len(drawn) :]:
         axis.set_visible(False)
     for k in range(len(drawn)):

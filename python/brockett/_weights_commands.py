@@ -23,6 +23,7 @@ import brockett as bk
 from brockett import _files
 from brockett._analyze import graph_of
 from brockett._commands import Refused, app, check_outputs, console
+from brockett._progress import printable
 
 Weights = Annotated[
     Path,
@@ -129,7 +130,7 @@ def spectra(
         found.save(output)
     _show(_table(found), 150)
     for line in _notes(found):
-        print(line)
+        print(printable(line))
     if not found.metrics:
         raise Refused(f"{file}: holds no layer that can be analysed (see above)")
     if plot is not None:
@@ -151,7 +152,7 @@ def _table(found: bk.Analysis) -> Table:
             continue
         numbers = (_number(row[column]) for _, column in _SHOWN)
         shape = "×".join(map(str, row["shape"]))
-        table.add_row(Text(row["name"]), shape, *numbers, (row["phase"] or "–").replace("_", " "))
+        table.add_row(Text(printable(row["name"])), shape, *numbers, (row["phase"] or "–").replace("_", " "))
     return table
 
 
@@ -254,8 +255,8 @@ def _joints(found: Any, edges: Any) -> Table:
         pairs = found.n_resolved[a] * found.n_resolved[b]
         weight = edges.weight[here]
         table.add_row(
-            Text(found.layers[a].name),
-            Text(found.layers[b].name),
+            Text(printable(found.layers[a].name)),
+            Text(printable(found.layers[b].name)),
             f"{found.n_resolved[a]} × {found.n_resolved[b]}",
             str(int(np.count_nonzero(here))),
             _number(pairs * edges.cut),

@@ -542,6 +542,24 @@ def test_tables_hold_names_that_can_be_pasted(tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_names_are_text_to_the_terminal_and_to_the_pictures(tmp_path, monkeypatch, capsys):
+    """What a file calls its layers moves no cursor, breaks no line and is no formula."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(7)
+    names = ["a$\\frac{$", "b\x1b[31m\nc", "$$_^{d"]
+    save_file({name: rng.standard_normal((30, 30)) for name in names}, tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    for command in ("spectra", "graph"):
+        assert main([command, "w.safetensors", "--plot", "p.png"]) == 0
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        assert "b\\x1b[31m\\nc" in said
+        assert Path("p.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["spectra", "w.safetensors", "--select", "none"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_models_of_other_formats(tmp_path, monkeypatch, capsys):
     onnx = pytest.importorskip("onnx")
     rng = np.random.default_rng(6)

@@ -331,8 +331,10 @@ def test_checkpoints_and_what_does_not_go_with_them(net: Any, batches: list[Any]
     for wrong in (-1, float("nan"), "x"):
         with pytest.raises(bk.InvalidArgument, match="checkpoint_interval"):
             bk.collect(net, batches, checkpoint=path, checkpoint_interval=wrong, progress=False)  # type: ignore[arg-type]
+    left = iter(batches)
     with pytest.raises(FileNotFoundError, match=r"missing/r\.npz'"):
-        bk.collect(net, batches, checkpoint=tmp_path / "missing" / "r.npz", progress=False)
+        bk.collect(net, left, checkpoint=tmp_path / "missing" / "r.npz", progress=False)
+    assert len(list(left)) == len(batches)  # known before the work, not when there is something to keep
 
 
 def test_models_in_half_precision_have_a_fingerprint(tmp_path: Path) -> None:

@@ -307,6 +307,35 @@ def test_attention_of_a_module(rng):
         assert torch.equal(one.bias, attention.in_proj_bias[6 * k : 6 * k + 6])
 
 
+def test_unknown_parametrizations_are_declined(rng):
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    linear = nn.utils.parametrizations.orthogonal(nn.Linear(6, 6))
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+    for source in (linear, linear.state_dict()):
+        matrices = [layer for layer in bk.models.load(source) if len(layer.shape) == 2]
+        assert len(matrices) > 0
+        assert all("parametrization that is not known" in layer.declined for layer in matrices)
+        assert all(layer.name.startswith("parametrizations.weight.") for layer in matrices)
+    assert bk.models.load(normed).names == ["weight"]
+    pruned = {"fc.weight_orig": rng.normal(size=(5, 6)), "fc.weight_mask": np.ones((5, 6))}  # of torch.nn.utils.prune
+    assert bk.models.load(pruned).names == list(pruned)  # what is stored, and not the product of the two
+
+
+def test_many_normalizations_are_read_in_linear_time(monkeypatch):
+    from brockett.models import _names
+
+    calls, title = [], _names._title
+    monkeypatch.setattr(_names, "_title", lambda name: calls.append(name) or title(name))
+    state = {}
+    for k in range(300):
+        state[f"b{k}.conv.weight"] = np.zeros((4, 4, 1, 1))
+        state |= {f"b{k}.bn.{one}": np.ones(4) for one in ("weight", "bias", "running_mean", "running_var")}
+    model = bk.models.load(state)
+    assert sum(layer.norm is not None for layer in model) == 300
+    assert len(calls) <= 4 * len(state)
+
+
 def test_modules_with_parametrized_weights(rng):
     torch = pytest.importorskip("torch")
     nn = torch.nn

@@ -425,6 +425,59 @@ def test_damaged_checkpoints(torch, tmp_path):
     assert bk.models.load(path).names == ["w"]
 
 
+def test_mappings_within_themselves_end(torch, tmp_path):
+    cycle = {"fc.weight": torch.eye(3)}
+    cycle["again"] = cycle["model"] = cycle
+    torch.save(cycle, tmp_path / "w.pt")
+    assert bk.models.load(tmp_path / "w.pt").names == ["fc.weight"]
+    with pytest.raises(bk.InvalidArgument, match=r"source\['again'\]: has no weight"):
+        bk.models.load(cycle)
+    twice = {"fc.weight": torch.eye(3)}
+    for _ in range(40):  # 2⁴⁰ names
+        twice = {"a": twice, "b": twice}
+    torch.save(twice, tmp_path / "w.pt")
+    with pytest.raises(bk.FileFormatError, match=r"w\.pt: .*more than 10000 times"):
+        bk.models.load(tmp_path / "w.pt")
+    with pytest.raises(bk.InvalidArgument, match=r"source: .*more than 10000 times"):
+        bk.models.load({"model": twice})
+
+
+def test_checkpoints_that_were_compressed_again(torch, tmp_path, rng):
+    W = torch.from_numpy(rng.integers(0, 3, size=(40, 30)).astype(np.float32))
+    torch.save({"fc.weight": W}, tmp_path / "w.pt")
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "w.pt") as old, zipfile.ZipFile(tmp_path / "z.pt", "w", compression) as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+        np.testing.assert_array_equal(bk.models.load(tmp_path / "z.pt")["fc.weight"].weight, W.numpy())
+
+
+def test_tensors_that_hold_less_than_their_shape_says(torch, tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save({"a.weight": torch.empty(3, 4, device="meta"), "b.weight": torch.ones(1).expand(3, 4)}, path)
+    model = bk.models.load(path)
+    assert model["a.weight"].declined == "meta float32: no real numbers"
+    np.testing.assert_array_equal(model["b.weight"].weight, np.ones((3, 4)))
+    assert bk.analyze(path, progress=False).rows[0]["declined"].startswith("meta")
+    torch.save({"fc.weight": torch.ones(1).expand(10**6, 10**6)}, path)
+    with pytest.raises(bk.FileFormatError, match=r"fc\.weight announces 4000000000000 bytes, 4 are there"):
+        bk.models.load(path)
+
+
+def test_a_name_that_is_there_twice_is_two_layers(tmp_path):
+    path = tmp_path / "w.npz"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Duplicate name
+        for factor in (1, 2):
+            array = io.BytesIO()
+            np.save(array, factor * np.eye(3))
+            archive.writestr("module.w.npy", array.getvalue())
+    model = bk.models.load(path)
+    assert model.names == ["w", "w (2)"]
+    for factor, layer in enumerate(model, 1):
+        np.testing.assert_array_equal(layer.weight, factor * np.eye(3))
+
+
 @pytest.mark.parametrize(
     ("name", "library", "extra"),
     [

@@ -270,3 +270,22 @@ def test_damaged_and_hostile_files_are_refused(rng, tmp_path):
         forged(make)
         with pytest.raises(bk.FileFormatError, match=says):
             bk.models.load(path)
+
+
+def test_any_configuration_is_read_or_refused(rng, tmp_path):
+    W = rng.normal(size=(3, 4))
+    dense = {"class_name": "Dense", "config": {"name": "fc"}, "inbound_nodes": [["x", 0, 0]]}
+    for outputs in (["fc", 0, 0], [["fc", 0, 0]], {"one": ["fc", 0, 0], "two": ["fc", 0, 0]}, 5):  # a dict: of Keras 3
+        config = {"class_name": "Functional", "config": {"layers": [dense], "output_layers": outputs}}
+        with bk.models.load(legacy(tmp_path / "w.h5", {"fc": {"fc/kernel:0": W}}, config)) as model:
+            np.testing.assert_array_equal(model[0].weight, W.T)
+    for config in ({"config": 5}, {"config": {"layers": 5}}, {"config": {"layers": [{"config": 5}]}}):
+        with pytest.raises(bk.FileFormatError, match=r"w\.h5: is damaged"):
+            bk.models.load(legacy(tmp_path / "w.h5", {"fc": {"fc/kernel:0": W}}, config))
+
+
+def test_a_file_that_is_open_as_python_ends_says_nothing(rng, tmp_path):
+    path = legacy(tmp_path / "w.h5", {"fc": {"fc/kernel:0": rng.normal(size=(3, 4))}})
+    script = f"import brockett as bk; model = bk.models.load({str(path)!r}); model[0].weight"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")

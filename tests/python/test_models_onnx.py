@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -368,6 +370,69 @@ def test_damaged_files(rng, tmp_path):
     path.write_bytes(forged.SerializeToString())
     with pytest.raises(bk.FileFormatError, match="damaged"):
         bk.models.load(path)[0].read()
+
+
+def chain(kind, again, length):
+    """Each node reads the one before, `again` times over."""
+    names = ["W", *(f"c{k}" for k in range(length))]
+    links = [node(kind, " ".join([a] * again), b, **({"axis": 0} if kind == "Concat" else {}))
+             for a, b in itertools.pairwise(names)]  # fmt: skip
+    return [*links, node("MatMul", f"x {names[-1]}")]
+
+
+def test_constants_that_double_end(rng, tmp_path):
+    W = float32(rng, 5, 3)
+    (layer,) = bk.models.load(saved(tmp_path, chain("Add", 2, 40), {"x": (2, 5)}, W=W))
+    np.testing.assert_array_equal(layer.weight, 2.0**40 * W.T)
+    ones = {"one": np.ones(1, np.float32)}
+    for start in ("W", "x"):  # constants, and what is none
+        nodes, last = [], start
+        for k in range(40):  # 1 more and 1 less, whose sum is twice that
+            nodes += [node("Add", f"{last} one", f"p{k}"), node("Sub", f"{last} one", f"m{k}")]
+            nodes.append(node("Add", f"p{k} m{k}", last := f"s{k}"))
+        nodes += [node("MatMul", f"x {last}"), node("MatMul", "x W", "z")]
+        path = saved(tmp_path, nodes, {"x": (2, 5)}, ("y", "z"), W=np.round(8 * W), **ones)
+        factors = [2.0**40, 1.0] if start == "W" else [1.0]
+        for layer, factor in zip(bk.models.load(path), factors, strict=True):
+            np.testing.assert_allclose(layer.weight, factor * np.round(8 * W).T, rtol=1e-6)
+    grown = bk.models.load(saved(tmp_path, chain("Concat", 2, 40), {"x": (2, 5)}, W=W))
+    assert grown[0].declined == "an input of Concat: no weights of a layer"
+    expand = [node("Expand", "W shape", "big"), node("MatMul", "x big")]
+    path = saved(tmp_path, expand, {"x": (2, 5)}, W=np.ones((1, 1), np.float32), shape=np.array([10**6, 10**6]))
+    assert bk.models.load(path)[0].declined == "an input of Expand: no weights of a layer"
+
+
+def test_functions_that_double_end(tmp_path):
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "F0", ["a"], ["b"], [node("Relu", "a", "b")], imports)]
+    for k in range(40):
+        twice = [node(f"F{k}", "a", "t", domain="own"), node(f"F{k}", "t", "b", domain="own")]
+        functions.append(helper.make_function("own", f"F{k + 1}", ["a"], ["b"], twice, imports))
+    itself = helper.make_function("own", "F", ["a"], ["b"], [node("F", "a", "b", domain="own")], imports)
+    for name, known in (("F40", functions), ("F", [itself])):
+        path = saved(tmp_path, [node(name, "x", domain="own")], {"x": (2, 3)}, functions=known)
+        with pytest.raises(bk.FileFormatError, match="more than 2000000 nodes, or call themselves"):
+            bk.models.load(path)
+
+
+def test_nodes_that_are_none_are_damage(rng, tmp_path):
+    W, x = float32(rng, 5, 3), {"x": (2, 5)}
+    for nodes, arrays in (
+        ([node("Transpose", "W", "a", perm=[4, 5]), node("MatMul", "x a")], {"W": W}),
+        ([helper.make_node("MatMul", ["x", "W"], [])], {"W": W}),
+        ([node("LSTM", "x W R")], {"W": float32(rng, 2, 8, 5), "R": float32(rng, 1, 8, 2)}),
+    ):
+        with pytest.raises(bk.FileFormatError, match=r"net\.onnx: is damaged"):
+            bk.models.load(saved(tmp_path, nodes, x, **arrays))
+    model = network([node("MatMul", "x W")], x, W=W)
+    model.graph.initializer[0].data_type = 99
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(bk.FileFormatError, match="W has the unknown data type 99"):
+        bk.models.load(tmp_path / "net.onnx")
+    cycle = [node("Identity", "b", "a"), node("Neg", "a", "b"), node("MatMul", "x a"), node("MatMul", "x W", "z")]
+    assert bk.models.load(saved(tmp_path, cycle, x, W=W)).names == ["W"]
+    with pytest.raises(bk.FileFormatError, match="damaged"):  # deeper than can be read
+        bk.models.load(saved(tmp_path, chain("Transpose", 1, 3000), x, W=W))[0].read()
 
 
 def test_half_numbers(rng, tmp_path):

@@ -87,12 +87,14 @@ def keras_layers(
         return layers, None
     weighty = {k: node for k, node in enumerate(owners) if len(layers[k].shape) > 1}
     states = {k for k in weighty if "/recurrent_kernel" in layers[k].name}
-    edges, follows = graph.walk(weighty, states, {node for k, node in enumerate(owners) if layers[k].kind == "norm"})
-    for k, node in weighty.items():
-        norm = next((one for one, it in zip(layers, owners, strict=True) if it == follows.get(node)), None)
-        if norm is not None and norm.shape == (layers[k].shape[0],) and "running_mean" in norm.tensors:
-            eps = float(graph.settings(follows[node]).get("epsilon", 1e-3))
-            layers[k] = replace(layers[k], norm=Norm(norm.name, eps, norm.tensors, resource))
+    norms = {node for k, node in enumerate(owners) if layers[k].kind == "norm"}
+    with _files._refuse_damage(path):  # a configuration can be anything
+        edges, follows = graph.walk(weighty, states, norms)
+        for k, node in weighty.items():
+            norm = next((one for one, it in zip(layers, owners, strict=True) if it == follows.get(node)), None)
+            if norm is not None and norm.shape == (layers[k].shape[0],) and "running_mean" in norm.tensors:
+                eps = float(graph.settings(follows[node]).get("epsilon", 1e-3))
+                layers[k] = replace(layers[k], norm=Norm(norm.name, eps, norm.tensors, resource))
     return layers, [(layers[a].name, layers[b].name) for a, b in edges]
 
 

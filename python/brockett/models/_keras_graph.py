@@ -133,6 +133,4 @@ def _histories(value: Any) -> Iterator[str]:
 
 def _outputs(settings: Any) -> list[str]:
     found = settings.get("output_layers") if isinstance(settings, dict) else None
-    if not found:
-        return []
-    return list(_histories(found if isinstance(found[0], list) else [found]))
+    return list(dict.fromkeys(_histories(found)))  # one [name, 0, 0], a list of them, or in Keras 3 a dict

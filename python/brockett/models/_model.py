@@ -36,7 +36,10 @@ class Resource:
             raise InvalidArgument(name, f"{self.source} was closed: read its layers inside the with block")
 
     def __del__(self) -> None:
-        self.close()
+        try:  # noqa: SIM105  # as Python ends, contextlib's names may be gone, too
+            self.close()
+        except Exception:  # h5py's names are then: nobody is left to tell
+            pass
 
 
 @dataclass(frozen=True, eq=False)

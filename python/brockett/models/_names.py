@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,7 @@ _STATE = re.compile(
     r"(?:^|[./])(?:exp_avg|exp_avg_sq|max_exp_avg_sq|exp_avg_diff|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta)"
     r"(?:$|[./])|^(?:\w+_)?optim(?:izer)?s?(?:_states?)?(?:_dict)?[./]"
 )
+_PARAMETRIZED = re.compile(r"(?:^|\.)parametrizations\.\w+\.")
 _INTEGERS = ("i8", "u8", "int8", "uint8", "|i1", "|u1")
 
 
@@ -89,16 +91,21 @@ class _Reading:
         self.entries: list[str | Layer] = []
         self.tensors: dict[str, Tensor] = {}
         self.owners: dict[str, Owner] = {}
-        plain = plain_names(one[0].name for one in entries if not isinstance(one, Layer))
+        plain = plain_names(dict.fromkeys(one[0].name for one in entries if not isinstance(one, Layer)))
+        times: Counter[str] = Counter()
         for one in entries:
             if isinstance(one, Layer):
                 self.entries.append(one)
                 continue
             name = plain[one[0].name]
+            times[name] += 1
+            if times[name] > 1:  # archives may have an entry twice, and {"a.b": …, "a": {"b": …}} is one name
+                name = f"{name} ({times[name]})"
             self.entries.append(name)
             self.tensors[name] = replace(one[0], name=name)
             if one[1] is not None:
                 self.owners[name] = one[1]
+        self.titles = {_title(name): name for name in reversed(self.tensors)} | {name: name for name in self.tensors}
         self.input_first = self._gpt2()
 
     # --- which tensors belong together --------------------------------------------------------------------------------
@@ -205,13 +212,15 @@ class _Reading:
             load = _weight_normed(tensor, tensors["g"])
         elif "u" in tensors:
             load = _spectrally_normed(tensor, tensors["u"], tensors["v"])
+        elif _PARAMETRIZED.search(name):
+            declined = declined or "what a parametrization that is not known here makes the weights of"
         elif len(shape) == 3 and shape[0] == 1 and _TOKEN.search(name):
             declined = "a table of tokens or positions, no layer"
         if owner.input_first or name in self.input_first:
             load = _turned(load)
         elif owner.transposed and len(shape) > 2:
             load = _exchanged(load, owner.groups)
-        title = _title(name)
+        title = _title(name) if "g" in tensors or "u" in tensors else name
         kind = self._kind(title, shape, owner, tensors)
         if declined and kind in _KINDS.values() and not title.endswith("weight"):
             kind = ""
@@ -315,7 +324,7 @@ class _Reading:
         return any(one.shape == (layer.shape[1] * layer.groups,) != (layer.shape[0],) for one in like)
 
     def _norm(self, layer: Layer) -> Norm:
-        name = next(one for one in self.tensors if _title(one) == layer.name)
+        name = self.titles[layer.name]
         tensors = dict(layer.tensors)
         if layer.name.endswith("running_mean"):  # without γ and β
             tensors["running_mean"] = tensors.pop("weight")
@@ -325,7 +334,7 @@ class _Reading:
 def _title(name: str) -> str:
     """A parametrized weight has the name of the weight."""
     if ".parametrizations.weight." in f".{name}":
-        return f".{name}".partition(".parametrizations.weight.")[0].lstrip(".") + ".weight"
+        return (f".{name}".partition(".parametrizations.weight.")[0] + ".weight").lstrip(".")
     return re.sub(r"(?:^|(?<=\.))weight_(?:v|orig)$", "weight", name)
 
 

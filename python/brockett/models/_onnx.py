@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _files
 from ._model import Layer, Norm, Resource, Tensor, conv_kind, why_declined
 from ._names import exchanged, parts_of
 from ._onnx_constants import Constant, Constants, read_model
@@ -65,8 +66,9 @@ def onnx_layers(
     """The layers of a file in the order of its nodes, and which follows which."""
     model = read_model(path)
     reading = _Reading(resource, split)
-    reading.graph(model.graph, Constants(path, model), _Flow())
-    return reading.result()
+    with _files._refuse_damage(path):  # whatever a node that is none raises: too few inputs, unknown types, cycles
+        reading.graph(model.graph, Constants(path, model), _Flow())
+        return reading.result()
 
 
 class _Reading:
@@ -253,6 +255,8 @@ class _Reading:
         inputs, state, bias = (self._input(node, k, constants) for k in (1, 2, 3))
         if inputs is None or state is None or len(inputs.shape) != 3 or len(state.shape) != 3:
             return []
+        if inputs.shape[0] != state.shape[0]:
+            raise ValueError(f"{node.op_type} with {inputs.shape[0]} directions in W, {state.shape[0]} in R")
         gates, hidden = _GATES[node.op_type], state.shape[2]
         rows = inputs.shape[1]
         numbers: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import ChainMap
 from collections.abc import Callable, Hashable, Sequence
@@ -24,21 +25,27 @@ _FOLDED = {
     "Add", "Cast", "CastLike", "Concat", "DequantizeLinear", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul",
     "Neg", "QuantizeLinear", "Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
-_SAME_SHAPE = {"Cast", "CastLike", "DequantizeLinear", "Identity", "QuantizeLinear"}
+_ELEMENTWISE = {"Add", "Div", "Mul", "Sub"}
+#: Nodes of a graph with its functions written out, at most; the largest models have some 10⁵.
+_MOST_NODES = 2_000_000
+#: Numbers that a graph may compute from each stored one; of fewer than 2²⁴ in all, any number.
+_MOST_OF_EACH = 1100
 
 
 @dataclass(frozen=True, eq=False)
 class Constant:
     """A constant of the graph: what it is, and the stored tensors behind it, the one with the weights first.
 
+    `read` of one that is `computed` also takes a dict of what has been computed so far, by numbers of keys.
     Two of the same `key` are the same numbers: branches of a graph often compute theirs from the same tensors.
     """
 
     shape: tuple[int, ...]
     dtype: str
-    read: Callable[[], npt.NDArray[Any]]
+    read: Callable[..., npt.NDArray[Any]]
     roots: tuple[Tensor, ...]
     key: Hashable
+    computed: bool = False
 
     @property
     def name(self) -> str:
@@ -69,8 +76,30 @@ def read_model(path: str) -> Any:
     if model.functions:
         from onnx import inliner
 
-        model = inliner.inline_local_functions(model)
+        with _files._refuse_damage(path):
+            _check_functions(model)
+            model = inliner.inline_local_functions(model)
     return model
+
+
+def _check_functions(model: Any) -> None:
+    """Functions that call functions, n deep and each twice, are 2ⁿ nodes once they are written out."""
+    bodies = {(one.domain, one.name): one for one in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Any) -> int:
+        total = 0
+        for node in nodes:
+            name = (node.domain, node.op_type)
+            if name in bodies and name not in sizes:
+                sizes[name] = _MOST_NODES + 1  # while it is counted: one that calls itself is too large
+                sizes[name] = size(bodies[name].node)
+            total += sizes.get(name, 1)
+            total += sum(size(one.g.node) for one in node.attribute if one.HasField("g"))
+        return min(total, _MOST_NODES + 1)
+
+    if size(model.graph.node) > _MOST_NODES:
+        raise ValueError(f"its functions, written out, are more than {_MOST_NODES} nodes, or call themselves")
 
 
 class Constants:
@@ -82,12 +111,15 @@ class Constants:
         self.opsets = list(model.opset_import)
         self.known: ChainMap[str, Constant] = ChainMap()
         self._made: ChainMap[str, Any] = ChainMap()
+        self._never: set[str] = set()  # no constants, as far as asked
+        self._keys: dict[Hashable, int] = {}  # a number for each: one made of 40 others' would take 2⁴⁰ steps to hash
 
     def within(self) -> Constants:
         """For a graph inside this one."""
         inner = object.__new__(Constants)
         inner.onnx, inner.path, inner.opsets = self.onnx, self.path, self.opsets
-        inner.known, inner._made = self.known.new_child(), self._made.new_child()
+        inner.known, inner._made, inner._keys = self.known.new_child(), self._made.new_child(), self._keys
+        inner._never = set()
         return inner
 
     def add_graph(self, graph: Any) -> None:
@@ -103,23 +135,40 @@ class Constants:
 
     def get(self, name: str) -> Constant | None:
         """The constant of this name, computed where the graph computes it from constants; else None."""
-        if not name:
-            return None
-        if name in self.known:
-            return self.known[name]
-        node = self._made.get(name)
-        if node is None or node.op_type not in _FOLDED or not any(node.input):
-            return None
-        inputs = [self.get(one) if one else None for one in node.input]
-        if any(found is None and one for found, one in zip(inputs, node.input, strict=True)):
-            return None
-        found = self._computed(node, name, inputs)
-        self.known[name] = found
-        return found
+        entered: set[str] = set()
+        stack = [name] if name else []  # depth first, each name once: graphs are deeper than Python's calls may be
+        while stack:
+            one = stack[-1]
+            node = self._made.get(one)
+            if one in self.known or one in self._never or node is None:
+                stack.pop()
+                continue
+            inputs = [other for other in node.input if other]
+            waiting = [other for other in inputs if other in self._made and not self._settled(other)]
+            if node.op_type not in _FOLDED or not inputs or not entered.isdisjoint(waiting):  # the last: a cycle
+                self._never.add(one)
+            elif waiting:
+                entered.add(one)
+                stack += waiting
+            elif all(other in self.known for other in inputs):
+                found = self._computed(node, one, [self.known[other] if other else None for other in node.input])
+                if found is None:
+                    self._never.add(one)
+                else:
+                    self.known[one] = found
+            else:
+                self._never.add(one)
+        return self.known.get(name)
+
+    def _settled(self, name: str) -> bool:
+        return name in self.known or name in self._never
 
     def _stored(self, name: str, proto: Any) -> Constant:
         onnx, folder = self.onnx, os.path.dirname(os.path.abspath(self.path))
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)).name
+        try:
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)).name
+        except KeyError:
+            raise ValueError(f"{name} has the unknown data type {proto.data_type}") from None
 
         def load() -> npt.NDArray[Any]:
             stored = proto
@@ -148,30 +197,42 @@ class Constants:
                 return Constant(array.shape, tensor.dtype, tensor.read, (tensor,), (tensor.dtype, array.tobytes()))
         return None
 
-    def _computed(self, node: Any, name: str, inputs: Sequence[Constant | None]) -> Constant:
+    def _computed(self, node: Any, name: str, inputs: Sequence[Constant | None]) -> Constant | None:
+        """None: more numbers than any file of weights would make of those that it has."""
         there = {str(one): found for one, found in zip(node.input, inputs, strict=True) if found is not None}
 
-        def load() -> npt.NDArray[Any]:
-            with _files._refuse_damage(self.path):
-                found: npt.NDArray[Any] = self._evaluate(node, name, {one: it.read() for one, it in there.items()})
-                return found
+        def load(memo: dict[int, npt.NDArray[Any]] | None = None) -> npt.NDArray[Any]:
+            memo = {} if memo is None else memo  # of one reading: what is used twice is computed once
+            if number not in memo:
+                with _files._refuse_damage(self.path):
+                    values = {one: it.read(memo) if it.computed else it.read() for one, it in there.items()}
+                    memo[number] = self._evaluate(node, name, values)
+            return memo[number]
 
-        sources = sorted(there.values(), key=lambda one: -int(np.prod(one.shape)))
+        sources = sorted(there.values(), key=lambda one: -math.prod(one.shape))
         roots = tuple(dict.fromkeys(root for one in sources for root in one.roots))
         first = inputs[0]
         attributes = tuple(one.SerializeToString() for one in node.attribute)
         keys = tuple(one.key if one is not None else None for one in inputs)
-        key = (node.op_type, list(node.output).index(name), attributes, keys)
+        whole = (node.op_type, list(node.output).index(name), attributes, keys)
+        number = self._keys.setdefault(whole, len(self._keys))
+        key = ("computed", number)
         if node.op_type == "DequantizeLinear" and first is not None:
-            return Constant(first.shape, "float32", load, roots, key)
+            return Constant(first.shape, "float32", load, roots, key, True)
         if node.op_type == "Identity" and first is not None:
             return first
         if node.op_type == "Transpose" and first is not None:
             orders = [list(one.ints) for one in node.attribute if one.name == "perm"]
             order = orders[0] if orders else list(range(len(first.shape)))[::-1]
-            return Constant(tuple(first.shape[axis] for axis in order), first.dtype, load, roots, key)
+            return Constant(tuple(first.shape[axis] for axis in order), first.dtype, load, roots, key, True)
+        shape = _grown(node, inputs)
+        stored = sum(math.prod(one.shape) for one in roots)
+        if shape is not None and math.prod(shape) > max(1 << 24, _MOST_OF_EACH * stored):
+            return None
+        if shape is not None and node.op_type in _ELEMENTWISE and first is not None:
+            return Constant(shape, first.dtype, load, roots, key, True)
         sample = load()  # the shape of the others is known once they are computed
-        return Constant(sample.shape, sample.dtype.name, load, roots, key)
+        return Constant(sample.shape, sample.dtype.name, load, roots, key, True)
 
     def _evaluate(self, node: Any, name: str, values: dict[str, npt.NDArray[Any]]) -> Any:
         from onnx.reference import ReferenceEvaluator
@@ -189,3 +250,22 @@ class Constants:
             evaluator = ReferenceEvaluator(helper.make_model(graph))
         found: Any = evaluator.run([name], values)
         return np.asarray(found[0])
+
+
+def _grown(node: Any, inputs: Sequence[Constant | None]) -> tuple[int, ...] | None:
+    """The shape of what operators give that can make much of little; None of others."""
+    shapes = [one.shape for one in inputs if one is not None]
+    whole = {one.name: int(one.i) for one in node.attribute if one.type == 2}
+    axis = whole.get("axis", 0)
+    if node.op_type in _ELEMENTWISE:
+        return np.broadcast_shapes(*shapes)
+    if node.op_type == "Expand" and len(inputs) == 2 and inputs[1] is not None:
+        return np.broadcast_shapes(shapes[0], tuple(int(n) for n in inputs[1].read()))
+    if node.op_type == "Concat":
+        first = list(shapes[0])
+        first[axis] = sum(shape[axis] for shape in shapes)
+        return tuple(first)
+    if node.op_type == "Gather" and len(shapes) == 2:
+        axis %= max(len(shapes[0]), 1)
+        return (*shapes[0][:axis], *shapes[1], *shapes[0][axis + 1 :])
+    return None
