@@ -62,14 +62,15 @@ class accelerate:
     the errors, since whatever brockett refuses (a NaN, say) goes to the original. To the original go as well: complex,
     half and extended precision, integers, lists and subclasses of arrays, `out=`, drivers asked for by name, subsets,
     generalized problems, devices other than the CPU, tensors that require a gradient or are seen by a transform, a mode
-    or a tracer, and small matrices. Signs of singular vectors are arbitrary, except those of scikit-learn, whose rule
-    is kept. Random generators advance as with the original.
+    or a tracer, and small matrices; sparse ones, too, unless `min_size` is given. Signs of singular vectors are
+    arbitrary, except those of scikit-learn, whose rule is kept. Random generators advance as with the original.
 
     **Accuracy.** Values of float32 matrices: torch and SciPy compute in float32, and the error is at most
     max(m, n) eps s₁ (the cut of ``matrix_rank``; 3e-7 s₁ in fact); NumPy computes in float64, and each value is right
     to float32's rounding, or the original runs. float64: the error of LAPACK, unless `tol` is given. Truncated: `svds`
     to a residual of 1e-13 s₁ (float32: 5e-7) or tol²; `randomized_svd` and `svd_lowrank` by a Krylov space from fewer
-    products than subspace iteration takes, and a smaller error on every spectrum that was tried.
+    products than subspace iteration takes, and no larger an error on every spectrum that was tried; for that it needs
+    blocks of eleven columns, and of narrower ones (``svd_lowrank(A, q=6)``) the originals run.
 
     **Scope.** Names are bound anew for the process while any `accelerate` is open (including those that other modules
     imported by ``from … import``) and restored after the last one; but brockett answers only where the calling context
