@@ -76,8 +76,8 @@ class accelerate:
     imported by ``from … import``) and restored after the last one; but brockett answers only where the calling context
     (PEP 567) is inside: other threads and other asyncio tasks get the originals. A new thread starts outside. Of nested
     ones the innermost decides, and all of them count. Calls from compiled code (``torch.linalg.matrix_rank``) and
-    functions kept in closures, classes or containers before are not seen. 10 to 30 ms to enter, for the search
-    through the modules; 2 µs a call inside.
+    functions kept in closures, classes or containers before are not seen, and torch.jit.script cannot compile what it
+    sees inside: script before. 10 to 30 ms to enter, for the search through the modules; 2 µs a call inside.
 
     Cost: that of `singular_values`, `svd`; 9 n³ flops for eigh.
 

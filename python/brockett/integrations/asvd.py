@@ -245,8 +245,8 @@ def accelerated() -> Iterator[None]:
 
     def low_rank(old: Callable[..., Any]) -> Callable[..., Any]:
         def replaced(A: Any, q: int | None = 6, niter: int | None = 2, M: Any = None) -> Any:
-            plain = isinstance(A, torch.Tensor) and _dense_real(A) and not _symbolic(A) and q is not None
-            if not plain or _hooks.needs_gradient(A) or _hooks.needs_gradient(M):
+            plain = isinstance(A, torch.Tensor) and _dense_real(A) and not _symbolic(A)
+            if q is None or not plain or _hooks.needs_gradient(A) or _hooks.needs_gradient(M):
                 return old(A, q=q, niter=niter, M=M)
             return svd_lowrank(A, q, 2, M)
 

@@ -60,7 +60,8 @@ def accelerated() -> AbstractContextManager[None]:
     -----
     The table is equal to WeightWatcher's to 1e-6 in every column, and random matrices are the same for the same seed of
     NumPy's generator. Of `vectors=True` that holds for eigenvectors that are determined: the one at xmin, which is an
-    eigenvalue itself, falls to the tail or to the bulk by its last bit. A NaN or Inf in the weights raises `NonFinite`, a ValueError as before.
+    eigenvalue itself, falls to the tail or to the bulk by its last bit. A NaN or Inf in the weights raises `NonFinite`,
+    a ValueError as before.
 
     Where WeightWatcher computes with PyTorch on a GPU (in half precision for vectors), that is left as it is, and only
     the fits are replaced.
