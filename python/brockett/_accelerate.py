@@ -62,21 +62,23 @@ class accelerate:
     the errors, since whatever brockett refuses (a NaN, say) goes to the original. To the original go as well: complex,
     half and extended precision, integers, lists and subclasses of arrays, `out=`, drivers asked for by name, subsets,
     generalized problems, devices other than the CPU, tensors that require a gradient or are seen by a transform, a mode
-    or a tracer, and small matrices. Signs of singular vectors are arbitrary, except those of scikit-learn, whose rule
-    is kept. Random generators advance as with the original.
+    or a tracer, and small matrices; sparse ones, too, unless `min_size` is given. Signs of singular vectors are
+    arbitrary, except those of scikit-learn, whose rule is kept. Random generators advance as with the original.
 
     **Accuracy.** Values of float32 matrices: torch and SciPy compute in float32, and the error is at most
     max(m, n) eps s₁ (the cut of ``matrix_rank``; 3e-7 s₁ in fact); NumPy computes in float64, and each value is right
     to float32's rounding, or the original runs. float64: the error of LAPACK, unless `tol` is given. Truncated: `svds`
     to a residual of 1e-13 s₁ (float32: 5e-7) or tol²; `randomized_svd` and `svd_lowrank` by a Krylov space from fewer
-    products than subspace iteration takes, and a smaller error on every spectrum that was tried.
+    products than subspace iteration takes, and no larger an error on every spectrum that was tried; for that it needs
+    blocks of eleven columns, and of narrower ones (``svd_lowrank(A, q=6)``) the originals run.
 
     **Scope.** Names are bound anew for the process while any `accelerate` is open (including those that other modules
     imported by ``from … import``) and restored after the last one; but brockett answers only where the calling context
     (PEP 567) is inside: other threads and other asyncio tasks get the originals. A new thread starts outside. Of nested
     ones the innermost decides, and all of them count. Calls from compiled code (``torch.linalg.matrix_rank``) and
-    functions kept in closures, classes or containers before are not seen. About 10 ms to enter and 3 ms to leave, for
-    the search through the modules (2,500 with torch, SciPy and scikit-learn); 5 µs a call inside.
+    functions kept in closures, classes or containers before are not seen, and torch.jit.script cannot compile what it
+    sees inside: script before. About 10 ms to enter and 3 ms to leave, for the search through the modules (2,500 with
+    torch, SciPy and scikit-learn); 5 µs a call inside.
 
     Cost: that of `singular_values`, `svd`; 9 n³ flops for eigh.
 

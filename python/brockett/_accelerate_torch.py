@@ -10,9 +10,9 @@ import numpy as np
 from . import _accelerate_kernels as kernels
 from ._accelerate_limits import check_worth
 from ._accelerate_scope import Left, Options
+from ._errors import BrockettError
 
-#: svd_lowrank: with fewer iterations subspace iteration is as cheap. A Krylov space needs no more than half as many for
-#: a smaller error (spectra 0.9^i, 1/i, 1/i², i^-0.3, a step, and a bulk under power-law spikes).
+#: svd_lowrank: with fewer iterations subspace iteration is as cheap.
 LEAST_STEPS = 4
 
 
@@ -80,9 +80,15 @@ def svd_lowrank(options: Options, A: Any, q: int | None = 6, niter: int | None =
         raise Left("arguments")
     if steps < LEAST_STEPS and options.min_size is None:
         raise Left("few iterations")
+    fewer = kernels.krylov_steps(steps, rank)
     # The start block that the original would have drawn: the state of torch's generator is left as it would be.
+    state = torch.get_rng_state()
     start = torch.randn(min(m, n), rank, dtype=A.dtype, device=A.device)
-    U, s, Vt = kernels.low_rank(A, rank, -(-steps // 2), 0, seed_of(start.numpy()))
+    try:
+        U, s, Vt = kernels.low_rank(A, rank, fewer, 0, seed_of(start.numpy()))
+    except BrockettError:
+        torch.set_rng_state(state)  # the original draws again
+        raise
     return U, s.to(A.dtype), Vt.mT
 
 

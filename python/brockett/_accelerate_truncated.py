@@ -12,14 +12,15 @@ from . import _svd
 from ._accelerate_limits import check_worth
 from ._accelerate_scope import Left, Options
 from ._accelerate_torch import seed_of
+from ._errors import BrockettError
 
 #: svds: dense matrices of at least as many bytes are taken. ARPACK reads the matrix twice for each vector: as long as a
 #: cache holds it, that costs no more than blocks do (Zen 4: level at 4 to 8 MB, 2.1 to 2.6 times as long from 9 MB on).
 #: Sparse matrices are small in that sense (0.4 to 0.8 times ARPACK's speed at 10⁵ entries), operators are not known.
 LEAST_BYTES = 8 << 20
 
-#: randomized_svd: with fewer iterations subspace iteration is as cheap, and a Krylov space of so few steps not better.
-LEAST_STEPS = 2
+#: randomized_svd: with fewer iterations subspace iteration is as cheap; for blocks of WIDE columns with one more.
+LEAST_STEPS, WIDE = 3, 48
 
 #: The residual over s₁ that svds asks of block Krylov where the caller asks for rounding (tol = 0).
 REACH = {"float32": 5e-7, "float64": 1e-13}
@@ -163,29 +164,33 @@ def randomized_svd(
     if transpose not in ("auto", True, False):
         raise Left("arguments")
     check_worth(options, "sklearn randomized_svd", M.shape)
-    if steps < LEAST_STEPS:
+    if sparse and options.min_size is None:
+        raise Left("sparse: not faster")
+    if steps < LEAST_STEPS + (width >= WIDE):
         raise Left("few iterations")
     if width >= side:
         raise Left("the whole space")
+    fewer = kernels.krylov_steps(steps, width)
     turned = M.shape[0] < M.shape[1] if isinstance(transpose, str) else bool(transpose)
     # The block that the original would have drawn: the caller's generator is left in the state it would be in.
-    drawn = check_random_state(random_state).normal(size=(M.shape[0 if turned else 1], width))
-    seed = seed_of(drawn)
-    # A quarter of the iterations make a Krylov space with a smaller error than that of all: 2.8e-3 where 7 leave
-    # 2.0e-2, 3.0e-2 where 4 leave 3.5e-2 (32 values of 512 × 768, power-law spikes on a bulk; more so elsewhere).
-    steps = -(-steps // 4)
-    if not sparse:
-        U, s, Vt = kernels.low_rank(M, int(n_components), steps, int(n_oversamples), seed)
-    else:
-        found = _svd.svd(
-            _Operator(M),
-            rank=int(n_components),
-            method="quick",
-            seed=seed,
-            oversampling=int(n_oversamples),
-            iterations=steps,
-        )
-        U, s, Vt = found
+    generator = check_random_state(random_state)
+    state = generator.get_state()
+    seed = seed_of(generator.normal(size=(M.shape[0 if turned else 1], width)))
+    try:
+        if not sparse:
+            U, s, Vt = kernels.low_rank(M, int(n_components), fewer, int(n_oversamples), seed)
+        else:
+            U, s, Vt = _svd.svd(
+                _Operator(M),
+                rank=int(n_components),
+                method="quick",
+                seed=seed,
+                oversampling=int(n_oversamples),
+                iterations=fewer,
+            )
+    except BrockettError:
+        generator.set_state(state)  # the original draws again
+        raise
     if flip_sign:
         from sklearn.utils.extmath import svd_flip
 

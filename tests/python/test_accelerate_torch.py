@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,11 +137,11 @@ def test_svd_lowrank_and_pca_lowrank() -> None:
     for matrix, name in ((A, "svd_lowrank"), (A.mT, "svd_lowrank"), (A, "pca_lowrank")):
         call = getattr(torch, name)
         torch.manual_seed(3)
-        expected = call(matrix, q=6, niter=6)
+        expected = call(matrix, q=12, niter=6)
         after = torch.rand(())
         torch.manual_seed(3)
         with bk.accelerate(only=["torch"], min_size=1, report=True) as report:
-            found = call(matrix, q=6, niter=6)
+            found = call(matrix, q=12, niter=6)
             again = torch.rand(())
         assert taken(report, "torch.svd_lowrank") == (1, 0), str(report)
         assert torch.equal(after, again)  # the generator went as far
@@ -149,13 +150,50 @@ def test_svd_lowrank_and_pca_lowrank() -> None:
         assert type(found) is type(expected)
         for mine, theirs in zip(found, expected, strict=True):
             assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
-        worst = (expected[1] - exact.S[:6]).abs().max()
-        assert float((found[1] - exact.S[:6]).abs().max()) <= max(float(worst), 1e-12)
-        same_vectors(found[2], exact.Vh[:6].mT, 1e-5)
+        worst = (expected[1] - exact.S[:12]).abs().max()
+        assert float((found[1] - exact.S[:12]).abs().max()) <= max(float(worst), 1e-12)
+        same_vectors(found[2], exact.Vh[:12].mT, 1e-5)
     torch.manual_seed(0)
     with bk.accelerate(only=["torch"], report=True) as report:
         torch.svd_lowrank(layer((300, 300)), q=6)
-    assert report.functions()["torch.svd_lowrank"]["reasons"] == {"few iterations": 1}
+        torch.svd_lowrank(layer((300, 300)), q=1, niter=8)
+    assert report.functions()["torch.svd_lowrank"]["reasons"] == {"few iterations": 1, "few columns": 1}
+
+
+@pytest.mark.parametrize("q", [1, 6, 12, 40])
+@pytest.mark.parametrize("niter", [4, 7])
+@pytest.mark.parametrize("power", [-0.1, -0.3, -1.0])
+def test_errors_of_svd_lowrank_are_no_larger_than_the_original_s(q: int, niter: int, power: float) -> None:
+    """Power iteration for one value among them, for which a space of half as many steps is too small."""
+    s = np.arange(1, 301) ** power
+    rng = np.random.default_rng(4)
+    U, V = (np.linalg.qr(rng.standard_normal((m, 300)))[0] for m in (400, 300))
+    A = torch.from_numpy((U * s) @ V.T)
+    error: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(3):
+        for within in error:
+            torch.manual_seed(seed)
+            if within:
+                with bk.accelerate(only=["torch"], report=True) as report:
+                    U_, S, V_ = torch.svd_lowrank(A, q=q, niter=niter)
+                assert taken(report, "torch.svd_lowrank") == ((1, 0) if q >= 12 else (0, 1))
+            else:
+                U_, S, V_ = torch.svd_lowrank(A, q=q, niter=niter)
+            lost = float(torch.linalg.norm(A - (U_ * S) @ V_.mT)) ** 2 - float((s[q:] ** 2).sum())
+            error[within].append(lost)
+    assert sum(error[True]) <= 1.05 * sum(error[False]) + 1e-12, error
+
+
+def test_a_call_of_svd_lowrank_that_fails_leaves_the_generator_as_the_original_does() -> None:
+    A = layer((60, 40))
+    A[3, 4] = torch.nan
+    states = []
+    for scope in (contextlib.nullcontext(), bk.accelerate(only=["torch"], min_size=1)):
+        torch.manual_seed(5)
+        with scope, pytest.raises(RuntimeError, match="converge"):
+            torch.svd_lowrank(A, q=12, niter=4)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
 
 
 # --- what goes to the original ----------------------------------------------------------------------------------------

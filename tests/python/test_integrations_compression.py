@@ -126,6 +126,15 @@ def test_hessian_of_transformers_conv1d_takes_the_rows_of_its_weight() -> None:
     close(H, gram(x), 1e-6)
 
 
+def test_a_first_batch_of_no_sequences_changes_nothing() -> None:
+    H, n = gptq.accumulate_hessian(torch.zeros(0, 5, 6), nn.Linear(6, 2), torch.zeros(6, 6), 0)
+    assert (float(H.abs().max()), n) == (0, 0)
+    x = tokens(2, 5, 6)
+    H, n = gptq.accumulate_hessian(x, nn.Linear(6, 2), H, n)
+    close(H, gram(x), 1e-6)
+    assert n == 2
+
+
 def test_padding_may_be_left_out() -> None:
     x, mask = tokens(2, 5, 4), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     x[0, 3:] = float("nan")
@@ -280,6 +289,29 @@ def test_whiten_gives_the_factors_of_the_tool(engine: str, shape: tuple[int, int
     assert found.error == pytest.approx(np.linalg.norm(lost), rel=1e-9)
     assert found.relative_error == pytest.approx(np.linalg.norm(lost) / np.linalg.norm(values(W) @ X), rel=1e-9)
     np.testing.assert_allclose(values(found.s), np.linalg.svd(values(W) @ X, compute_uv=False)[: min(shape)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("widened", [False, True])
+def test_whiten_takes_sums_in_float32(engine: str, widened: bool) -> None:
+    """SVD-LLM's own: rounding leaves eigenvalues below 0 and, here, mirrored entries that differ."""
+    W, x = layer_and_data(9, 12, 6)
+    X = values(x).reshape(-1, 12)[:6].astype(np.float32) * np.logspace(0, 3, 12, dtype=np.float32)
+    sums = X.T @ X
+    sums[0, 1] *= 1 + 2e-6
+    sums -= 1e-7 * np.abs(sums).max() * np.eye(12, dtype=np.float32)
+    acc = torch.from_numpy(sums.astype(np.float64) if widened else sums)
+    before = acc.clone()
+    found = svd_llm.whiten(W, acc, rank=4)
+    assert torch.equal(acc, before)
+    exact = values(W) @ X.T.astype(np.float64)
+    s = np.linalg.svd(exact, compute_uv=False)
+    lost = np.linalg.norm(exact - values(found.W_u) @ (values(found.W_v) @ X.T))
+    assert lost <= np.linalg.norm(s[4:]) + 1e-3 * s[0]
+    with pytest.raises(bk.InvalidArgument, match="acc: is not positive semidefinite"):
+        svd_llm.whiten(W, acc - 1e-3 * acc.max() * torch.eye(12), rank=4)
+    acc[0, 11] += 0.1 * acc.max()
+    with pytest.raises(bk.InvalidArgument, match="acc: must be symmetric"):
+        svd_llm.whiten(W, acc, rank=4)
 
 
 @pytest.mark.parametrize("shape", [(6, 12), (24, 12)], ids=str)

@@ -94,6 +94,29 @@ def test_asvd_is_taken_over() -> None:
     np.testing.assert_allclose(values(full.S), wanted, rtol=1e-4)
 
 
+CALLS = {
+    "integers": lambda: torch.svd(torch.arange(9).reshape(3, 3), compute_uv=False),
+    "low rank of integers": lambda: torch.svd_lowrank(torch.arange(9).reshape(3, 3), q=1),
+    "a list": lambda: torch.svd([[1.0]], compute_uv=False),
+    "empty": lambda: torch.svd(torch.zeros(0, 3), compute_uv=False).S,
+    "vmap": lambda: torch.vmap(lambda A: torch.svd(A, compute_uv=False).S)(torch.arange(24.0).reshape(2, 3, 4)),
+    "meta": lambda: torch.svd(torch.zeros(4, 4, device="meta"), compute_uv=False).S.shape,
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_what_asvd_leaves_to_pytorch(call: Any) -> None:
+    try:
+        expected = call()
+    except Exception as error:
+        with asvd.accelerated(), pytest.raises(type(error), match=str(error).partition("(")[0]):
+            call()
+    else:
+        with asvd.accelerated():
+            found = call()
+        assert torch.equal(found, expected) if isinstance(found, torch.Tensor) else found == expected
+
+
 def test_sensitivity() -> None:
     model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3))
     found = asvd.sensitivity(model)

@@ -238,6 +238,20 @@ def test_pissa_inside_peft(peft: Any, restored: Callable[[], list[Any]]) -> None
         peft.get_peft_model(Net().double(), config)
 
 
+@pytest.mark.parametrize("shape", [(20, 12), (12, 20)], ids=str)
+def test_pissa_of_a_transposed_weight_can_be_saved(peft: Any, shape: tuple[int, int]) -> None:
+    """safetensors refuses tensors that are not contiguous."""
+    conv1d = pytest.importorskip("transformers.pytorch_utils", reason="transformers is an optional peer").Conv1D
+    net = nn.Sequential(conv1d(*shape))
+    W = values(net[0].weight)
+    config = peft.LoraConfig(r=3, target_modules=["0"], init_lora_weights="pissa", fan_in_fan_out=True)
+    with adapter.accelerated():
+        layer = peft.get_peft_model(net, config).base_model.model[0]
+    A, B, rest = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.base_layer.weight
+    assert all(part.is_contiguous() for part in (A, B, rest))
+    close(rest + layer.scaling["default"] * (B @ A).T, W, 1e-6)
+
+
 @pytest.mark.parametrize("method", ["ipm", "kpm"])
 def test_corda_inside_peft(peft: Any, restored: Callable[[], list[Any]], tmp_path: Path, method: str) -> None:
     from peft.tuners.lora.corda import preprocess_corda

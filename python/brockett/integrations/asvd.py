@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import _options
+from .._accelerate_scope import Left
+from .._accelerate_torch import _transformed
 from .._errors import InvalidArgument
 from .._svd import singular_values, svd
 from . import _hooks, _rebind
@@ -30,7 +32,8 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple[Any,
     Parameters
     ----------
     A : torch.Tensor (…, m, n)
-        float16, bfloat16, float32 or float64. One that requires a gradient goes to PyTorch's own function.
+        float16, bfloat16, float32 or float64. One that requires a gradient, is empty, integer, complex, sparse, or
+        seen by a transform (torch.func, FakeTensor) goes to PyTorch's own function.
     q : int, default 6
         Number of triplets, at most min(m, n).
     niter : int, default 2
@@ -67,7 +70,7 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple[Any,
     """
     import torch
 
-    if _hooks.needs_gradient(A) or _hooks.needs_gradient(M) or not _dense_real(A):
+    if _hooks.needs_gradient(A) or _hooks.needs_gradient(M) or not _dense_real(A) or _symbolic(A):
         U, s, V = torch.svd_lowrank(A, q=q, niter=niter, M=M)
         return U, s, V
     matrix = A.detach() if M is None else A.detach() - M.detach()
@@ -82,7 +85,18 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple[Any,
 
 
 def _dense_real(A: Any) -> bool:
-    return str(A.layout) == "torch.strided" and not A.is_complex()
+    """Whether A has entries that brockett can read as PyTorch would: those of integers PyTorch refuses."""
+    return str(A.layout) == "torch.strided" and A.is_floating_point() and A.numel() > 0
+
+
+def _symbolic(A: Any) -> bool:
+    """Whether a transform, a mode or the meta device stands between A and its entries."""
+    import torch
+
+    try:
+        return A.is_meta or _transformed(torch, A)
+    except Left:  # a PyTorch that does not say
+        return True
 
 
 def sigma_max(W: Any) -> float:
@@ -217,7 +231,7 @@ def accelerated() -> Iterator[None]:
     -----
     ASVD looks both names up in torch when it calls them, so they are bound anew there, for all threads, and to the old
     values at the end, on exceptions too. Without vectors, U and V of `torch.svd` are zeros that take no memory; what
-    requires a gradient, is sparse or complex, or wants vectors of `torch.svd` goes to PyTorch.
+    `svd_lowrank` leaves to PyTorch, or wants vectors of `torch.svd`, goes there.
 
     Examples
     --------
@@ -231,16 +245,17 @@ def accelerated() -> Iterator[None]:
 
     def low_rank(old: Callable[..., Any]) -> Callable[..., Any]:
         def replaced(A: Any, q: int | None = 6, niter: int | None = 2, M: Any = None) -> Any:
-            plain = isinstance(A, torch.Tensor) and _dense_real(A) and q is not None
-            if not plain or _hooks.needs_gradient(A) or _hooks.needs_gradient(M):
+            plain = isinstance(A, torch.Tensor) and _dense_real(A) and not _symbolic(A)
+            if q is None or not plain or _hooks.needs_gradient(A) or _hooks.needs_gradient(M):
                 return old(A, q=q, niter=niter, M=M)
-            return svd_lowrank(A, 6 if q is None else q, 2, M)
+            return svd_lowrank(A, q, 2, M)
 
         return replaced
 
     def values(old: Callable[..., Any]) -> Callable[..., Any]:
         def replaced(input: Any, some: bool = True, compute_uv: bool = True, *, out: Any = None) -> Any:
-            if compute_uv or out is not None or _hooks.needs_gradient(input) or not _dense_real(input):
+            plain = isinstance(input, torch.Tensor) and _dense_real(input) and not _symbolic(input)
+            if compute_uv or out is not None or not plain or _hooks.needs_gradient(input):
                 return old(input, some, compute_uv, out=out)
             S = singular_values(input.detach()).to(input.dtype)
             m, n = input.shape[-2:]

@@ -218,7 +218,7 @@ def accumulate_hessian(
     added = _n_added(module, inp)
     n = int(num_samples) + added
     with torch.no_grad():
-        if normalized:
+        if normalized and added:  # a batch of no sequences changes nothing, a first one included
             H *= int(num_samples) / n
         if acc.n_samples:  # rounded before it is added: a sum of two types takes PyTorch four times as long
             H.add_(acc.matrix().to(H.dtype), alpha=2.0 * acc.weight / (n if normalized else 1))

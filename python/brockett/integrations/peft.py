@@ -280,9 +280,10 @@ def _pissa_init(self: Any, adapter_name: str, init_lora_weights: str) -> None:
     weight = weight.T if self.fan_in_fan_out else weight
     niter = None if found[1] is None else int(found[1])
     A, B, residual = pissa(weight, self.r[adapter_name], self.scaling[adapter_name], niter)
-    self.lora_A[adapter_name].weight.data = A
-    self.lora_B[adapter_name].weight.data = B
-    base.weight.data = residual.T if self.fan_in_fan_out else residual
+    # contiguous, as safetensors wants them: the factors of a transposed weight (GPT-2's Conv1D) are laid out like it
+    self.lora_A[adapter_name].weight.data = A.contiguous()
+    self.lora_B[adapter_name].weight.data = B.contiguous()
+    base.weight.data = (residual.T if self.fan_in_fan_out else residual).contiguous()
 
 
 def _collect_eigens(eigens: Any) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import _arrays, _options
 from .._autocorrelation import Autocorrelation
+from .._eigen import eigh
 from .._errors import InvalidArgument, InvalidType, NonFinite
 from .._svd import whitened_svd
 from . import _hooks, _rebind
@@ -30,6 +31,9 @@ TESTED = "main at 0e31666"
 
 # Factors are scaled by sqrt(s), and s below this share of s_1 is rounding of the second moments.
 _FLOOR = 1e-8
+# Share of the largest entry or eigenvalue by which Σ x xᵀ may miss symmetry, or fall below 0, where it was summed in
+# float32, as SVD-LLM does.
+_FLOAT32_SUMS = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +155,8 @@ def whiten(
     W : array_like (n, m)
         Weights of a linear layer; half types give factors in float32's accuracy and the type of W.
     acc : Autocorrelation or array_like (m, m)
-        What the layer saw: an accumulator, or Σ x xᵀ (SVD-LLM's `raw_scaling_diag_matrix`); singular is fine.
+        What the layer saw: an accumulator, or Σ x xᵀ (SVD-LLM's `raw_scaling_diag_matrix`); singular is fine, and so
+        is the rounding of sums in float32 (to 1e-5 of the largest entry and eigenvalue).
     rank : int, optional
         k. Give this or `ratio`.
     ratio : float, optional
@@ -202,7 +207,13 @@ def whiten(
             raise InvalidArgument("acc", "is centred: the layer also acts on the mean; accumulate with center=False")
         scale = math.sqrt(acc.weight)
     try:
-        best = whitened_svd(W, acc, k)
+        try:
+            best = whitened_svd(W, acc, k)
+        except InvalidArgument as error:
+            repaired = None if error.argument != "R" or isinstance(error, NonFinite) else _semidefinite(acc)
+            if repaired is None:
+                raise
+            best = whitened_svd(W, repaired, k)
     except NonFinite as error:
         raise NonFinite(argument if error.argument == "W" else _of("acc", name), error.index) from error
     except InvalidArgument as error:
@@ -224,6 +235,22 @@ def whiten(
         lost,
         lost / whole if whole > 0 else 0.0,
     )
+
+
+def _semidefinite(acc: Any) -> Any:
+    """The nearest symmetric positive semidefinite matrix to Σ x xᵀ summed in float32; None where that is not what acc
+    is. 9 m³ flops, and only for what was refused as it came."""
+    if isinstance(acc, Autocorrelation):
+        return None
+    operand = _arrays.matrix(_arrays.accept(acc, "R")).as_float64()
+    R = operand.space.back(operand.array)
+    if len(R.shape) != 2 or R.shape[0] != R.shape[1] or abs(R - R.T).max() > _FLOAT32_SUMS * abs(R).max():
+        return None
+    values, Q = eigh(0.5 * R + 0.5 * R.T)
+    if not 0 <= -values[0] <= _FLOAT32_SUMS * values[-1]:
+        return None if values[0] < 0 else 0.5 * R + 0.5 * R.T
+    R = (Q * values.clip(0)) @ Q.T
+    return 0.5 * R + 0.5 * R.T
 
 
 def _of(argument: str, name: str | None) -> str:
