@@ -32,18 +32,22 @@ def note(extra: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
 
 
+def peer_of(bench: dict[str, Any]) -> str:
+    return str(bench["params"].get("peer", "brockett"))
+
+
 def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def rows_of(name: str, rows: list[dict[str, Any]], wall: dict[tuple[str, str], float]) -> list[str]:
     group = name
-    base = next((r for r in rows if "brockett" in r["params"]["peer"]), rows[0])["stats"]["median"]
+    base = next((r for r in rows if "brockett" in peer_of(r)), rows[0])["stats"]["median"]
     lines = []
     for r in rows:
         t, extra = r["stats"]["median"], r["extra_info"]
         share = str(extra.get(GEMM, ""))
-        peer = r["params"]["peer"]
+        peer = peer_of(r)
         cells = [name, peer, seconds(t), f"{t / base:.3g}", share, note(extra)]
         if wall:
             cells.insert(4, seconds(wall[group, peer]) if (group, peer) in wall else "")
@@ -67,7 +71,7 @@ def memory(name: str, rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for r in rows:
         peak, above = r["extra_info"]["peak MB"], r["extra_info"]["above what was there"]
-        lines.append(line(name.removeprefix(MEMORY), r["params"]["peer"], f"{peak:.0f} MB", f"{above:.0f} MB"))
+        lines.append(line(name.removeprefix(MEMORY), peer_of(r), f"{peak:.0f} MB", f"{above:.0f} MB"))
         name = ""
     return lines
 
@@ -93,7 +97,7 @@ def tables(results: list[dict[str, Any]]) -> str:
     for result in results:
         for bench in result["benchmarks"]:
             if result["machine_info"].get("threads", 1) > 1:
-                wall[bench["group"], bench["params"].get("peer", "")] = bench["stats"]["median"]
+                wall[bench["group"], peer_of(bench)] = bench["stats"]["median"]
             else:
                 groups.setdefault(bench["group"], []).append(bench)
     compared = [name for name in groups if not name.startswith((GROWTH, MEMORY))]
