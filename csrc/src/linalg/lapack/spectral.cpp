@@ -123,15 +123,11 @@ template <class T>
 void sytrd(Mat<T> A, T* d, T* e, T* tau) {
   const char uplo = 'L';
   const blas_int n = to_blas(A.cols, "order"), ld = to_blas(A.ld, "leading dimension");
-  blas_int info = 0, lwork = -1;
-  const auto call = [&](T* work) {
+  blas_int info = 0;
+  with_workspace<T>("sytrd", [&](T* work, blas_int lwork) {
     Fortran<T>::sytrd(&uplo, &n, A.data, &ld, d, e, tau, work, &lwork, &info, 1);
     check_arguments(info, "sytrd");
-  };
-  T answer = 0;
-  call(&answer);
-  lwork = queried_size(answer, "sytrd");
-  call(Scratch<T>(lwork).data());
+  });
 }
 
 // V <- Q V, of sytrd's Q.
@@ -140,15 +136,11 @@ void ormtr(Mat<T> A, const T* tau, Mat<T> V) {
   const char side = 'L', uplo = 'L', op = 'N';
   const blas_int n = to_blas(V.rows, "order"), count = to_blas(V.cols, "columns");
   const blas_int lda = to_blas(A.ld, "leading dimension"), ldv = to_blas(V.ld, "leading dimension");
-  blas_int info = 0, lwork = -1;
-  const auto call = [&](T* work) {
+  blas_int info = 0;
+  with_workspace<T>("ormtr", [&](T* work, blas_int lwork) {
     Fortran<T>::ormtr(&side, &uplo, &op, &n, &count, A.data, &lda, tau, V.data, &ldv, work, &lwork, &info, 1, 1, 1);
     check_arguments(info, "ormtr");
-  };
-  T answer = 0;
-  call(&answer);
-  lwork = queried_size(answer, "ormtr");
-  call(Scratch<T>(lwork).data());
+  });
 }
 
 // V <- V L^-T with V^T V = L L^T, once more where V was far from orthonormal. False where its columns depend on each other.
@@ -244,17 +236,12 @@ blas_int gesdd(const Svd<T>& d) {
 // Implicit QR on the bidiagonal form.
 template <class T>
 blas_int gesvd(const Svd<T>& d) {
-  blas_int info = 0, lwork = -1;
-  T answer = 0;
-  const auto call = [&](T* work) {
+  blas_int info = 0;
+  with_workspace<T>("gesvd", [&](T* work, blas_int lwork) {
     Fortran<T>::gesvd(&d.job, &d.job, &d.m, &d.n, d.a, &d.lda, d.s, d.u, &d.ldu, d.vt, &d.ldvt, work, &lwork, &info, 1,
                       1);
     check_arguments(info, "gesvd");
-  };
-  call(&answer);
-  lwork = queried_size(answer, "gesvd");
-  Scratch<T> work(lwork);
-  call(work.data());
+  });
   return info;
 }
 

@@ -13,30 +13,22 @@ namespace {
 template <class T>
 void geqrf(Mat<T> A, T* tau) {
   const blas_int m = to_blas(A.rows, "rows"), n = to_blas(A.cols, "columns"), ld = to_blas(A.ld, "leading dimension");
-  blas_int info = 0, lwork = -1;
-  const auto call = [&](T* work) {
+  blas_int info = 0;
+  with_workspace<T>("geqrf", [&](T* work, blas_int lwork) {
     Fortran<T>::geqrf(&m, &n, A.data, &ld, tau, work, &lwork, &info);
     check_arguments(info, "geqrf");
-  };
-  T answer = 0;
-  call(&answer);
-  lwork = queried_size(answer, "geqrf");
-  call(Scratch<T>(lwork).data());
+  });
 }
 
 // The first n columns of the product of the reflections.
 template <class T>
 void orgqr(Mat<T> A, const T* tau) {
   const blas_int m = to_blas(A.rows, "rows"), n = to_blas(A.cols, "columns"), ld = to_blas(A.ld, "leading dimension");
-  blas_int info = 0, lwork = -1;
-  const auto call = [&](T* work) {
+  blas_int info = 0;
+  with_workspace<T>("orgqr", [&](T* work, blas_int lwork) {
     Fortran<T>::orgqr(&m, &n, &n, A.data, &ld, tau, work, &lwork, &info);
     check_arguments(info, "orgqr");
-  };
-  T answer = 0;
-  call(&answer);
-  lwork = queried_size(answer, "orgqr");
-  call(Scratch<T>(lwork).data());
+  });
 }
 
 template <class T>

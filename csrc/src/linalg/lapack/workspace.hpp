@@ -5,6 +5,7 @@
 #include <string>
 
 #include "linalg/lapack/blas.hpp"
+#include "linalg/lapack/memory.hpp"
 
 namespace brockett::linalg::lapack {
 
@@ -22,6 +23,15 @@ inline void check_arguments(blas_int info, const char* routine) {
   if (info < 0) {
     throw Error("brockett defect: argument " + std::to_string(-info) + " of LAPACK's " + routine + " is wrong");
   }
+}
+
+/// call(work, lwork) twice: with lwork = -1 to ask for the length, then with a workspace of that length. It checks `info`.
+template <class T, class Call>
+void with_workspace(const char* routine, Call&& call) {
+  T answer = 0;
+  call(&answer, blas_int{-1});
+  const blas_int lwork = queried_size(answer, routine);
+  call(Scratch<T>(lwork).data(), lwork);
 }
 
 }  // namespace brockett::linalg::lapack
