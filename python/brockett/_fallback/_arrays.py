@@ -212,12 +212,16 @@ def eigh_positive(argument: str, S: Array, noise: float = 0.0) -> tuple[Host, Ar
     `noise` is the size of what S was summed up from, where that is above S itself.
     """
     w, V = eigh_descending(S)
-    scale = max(float(w[0]), noise)
-    if w[-1] < -64 * w.size * EPS * max(scale, 0.0):
-        raise InvalidArgument(
-            argument, f"is not positive semidefinite: eigenvalues from {w[-1]:.3g} to {w[0]:.3g} (before scaling)"
-        )
+    check_semidefinite(argument, w.size, float(w[-1]), float(w[0]), noise)
     return np.maximum(w, 0.0), V
+
+
+def check_semidefinite(argument: str, n: int, smallest: float, largest: float, noise: float) -> None:
+    """Refuse a matrix of order n whose smallest eigenvalue is below zero by more than rounding."""
+    if smallest < -64 * n * EPS * max(largest, noise, 0.0):
+        raise InvalidArgument(
+            argument, f"is not positive semidefinite: eigenvalues from {smallest:.3g} to {largest:.3g} (before scaling)"
+        )
 
 
 def svd_thin(A: Array) -> tuple[Array, Host, Array]:

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._errors import InvalidArgument
 from . import gauge as gauges
 from ._arrays import (
     EPS,
@@ -28,6 +27,7 @@ from ._arrays import (
     Device,
     Host,
     Namespace,
+    check_semidefinite,
     eigh_descending,
     lower_root,
     max_abs,
@@ -88,11 +88,7 @@ def leading_spectrum(y: Preactivations, count: int, everything: bool) -> tuple[H
     else:
         values, U = eigh_descending(y.C)
         smallest = float(values[-1])
-    scale = max(float(values[0]), y.noise, 0.0)
-    if smallest < -64 * n * EPS * scale:
-        raise InvalidArgument(
-            y.name, f"is not positive semidefinite: eigenvalues from {smallest:.3g} to {values[0]:.3g} (before scaling)"
-        )
+    check_semidefinite(y.name, n, smallest, float(values[0]), y.noise)
     values = np.maximum(values, 0.0)
     return values, values, U
 
