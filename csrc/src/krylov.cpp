@@ -22,6 +22,10 @@ std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
 template <class T>
 constexpr double kStagnation = 400 * static_cast<double>(std::numeric_limits<T>::epsilon());
 
+// What the images of the Lanczos vectors are off by, over sigma_1: rounding of products in T, and of a few restarts.
+template <class T>
+constexpr double kRounding = 32 * static_cast<double>(std::numeric_limits<T>::epsilon());
+
 template <class T>
 Buffer<T> cast(const Context& context, Mat<const double> A) {
   Buffer<T> out(linalg::of<T>(context.backend()), A.rows, A.cols);
@@ -29,8 +33,9 @@ Buffer<T> cast(const Context& context, Mat<const double> A) {
   return out;
 }
 
-/// From V (n x d, orthonormal) to the r largest triplets in its span, with sums in float64: op(M) V = Q R,
-/// R = P diag(s) Z^T, U = Q P, V <- V Z.
+/// From V (n x d, orthonormal) to the r largest triplets in its span: op(M) V = Q R, R = P diag(s) Z^T, U = Q P, V <- V Z.
+/// The products have sums in float64; or op(M) V is at hand in T, which saves one of them and the precision of the other,
+/// or both where the residual is known.
 template <class T>
 class Finish {
  public:
@@ -38,12 +43,14 @@ class Finish {
       : context_(context), ld_(context.backend().full()), map_(map), op_(op) {}
 
   /// The triplets and their residual, measured with the vectors as they are returned; `back` becomes op(M)^T U.
-  KrylovTriplets<T> triplets(Mat<const double> V0, index_t r, Buffer<double>& back) {
+  KrylovTriplets<T> triplets(Mat<const double> V0, index_t r, Buffer<double>& back, const Buffer<T>& images = {},
+                             double known_residual = 0) {
     const index_t d = V0.cols;
+    const bool at_hand = images.cols() > 0;
     KrylovTriplets<T> out;
     const Buffer<T> V = cast<T>(context_, V0);
     const Buffer<double> Vd = to_double<T>(context_.backend(), V);
-    const Buffer<double> Y = product(op_, V);
+    const Buffer<double> Y = at_hand ? to_double<T>(context_.backend(), images) : product(op_, V);
     Buffer<double> Q(ld_, Y.rows(), d), R(ld_, d, d), P(ld_, d, d), Zt(ld_, d, d), U(ld_, Y.rows(), r);
     ld_.copy(Y, Q);
     orthonormalize_columns(ld_, Q);
@@ -58,17 +65,22 @@ class Finish {
     ld_.multiply(Op::none, Op::transpose, 1.0, Vd, Z, 0.0, VZ);
     out.V = cast<T>(context_, VZ);
 
-    back = product(flip(op_), out.U);
+    if (known_residual > 0) {
+      out.residual = known_residual;
+      return out;
+    }
+    back = at_hand ? quick_product(flip(op_), out.U) : product(flip(op_), out.U);
     if (out.s[0] == 0) return out;
     const std::vector<double> right = distances(out.V, out.s, back);
     out.residual = *std::max_element(right.begin(), right.end()) / out.s[0];
-    // op(M) V is Y Z but for the rounding of V = V_0 Z to T, at most sigma_1 ||dV||: where that is no more than the other
-    // side's residual, which is the one that iterating makes small, a third product would say nothing new
+    // op(M) V is Y Z but for the rounding of V = V_0 Z to T, at most sigma_1 ||dV||, and that of Y: where they are no more
+    // than the other side's residual, which is the one that iterating makes small, another product would say nothing new
     ld_.multiply(Op::none, Op::transpose, 1.0, Y, Z, 0.0, U);
     const std::vector<double> left = distances(out.U, out.s, U);
     const std::vector<double> rounding = distances(out.V, std::vector<double>(at(r), 1.0), VZ);
     double bound = 0;
     for (index_t i = 0; i < r; ++i) bound = std::max(bound, left[at(i)] / out.s[0] + rounding[at(i)]);
+    if (at_hand) bound += kRounding<T>;
     if (bound > out.residual) {
       const std::vector<double> measured = distances(out.U, out.s, product(op_, out.V));
       out.residual = std::max(out.residual, *std::max_element(measured.begin(), measured.end()) / out.s[0]);
@@ -82,6 +94,12 @@ class Finish {
     map_.apply_accurately(op, X, Y);
     context_.check_interrupt();
     return Y;
+  }
+  Buffer<double> quick_product(Op op, Mat<const T> X) {
+    Buffer<T> Y(linalg::of<T>(context_.backend()), op == Op::none ? map_.rows() : map_.cols(), X.cols);
+    map_.apply(op, X, Y);
+    context_.check_interrupt();
+    return to_double<T>(context_.backend(), Y);
   }
   /// ||X_i s_i - image_i||
   std::vector<double> distances(Mat<const T> X, const std::vector<double>& s, Mat<const double> image) {
@@ -110,17 +128,27 @@ index_t rank_of_tail(const std::vector<double>& s, const KrylovParams& p, index_
   return 0;
 }
 
+/// The largest residual of the r leading Ritz triplets, where the rounding of the basis is no part of it; else 0.
+template <class T>
+double clear_residual(const typename Lanczos<T>::Ritz& ritz, index_t r) {
+  const double residual = *std::max_element(ritz.residual.begin(), ritz.residual.begin() + r);
+  return residual * ritz.sigma[at(r - 1)] > 50 * kRounding<T> * ritz.sigma[0] ? residual : 0;
+}
+
 /// The r leading triplets of the basis. Half steps of orthogonal iteration with float64 sums take the rounding of the
-/// Lanczos vectors out, as long as they help and the residual is above tol.
+/// Lanczos vectors out, as long as they help and the residual is above tol. `quick`: the residual is the recurrence's where
+/// that is the same to a hundredth.
 template <class T>
 KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
-                          const typename Lanczos<T>::Ritz& ritz, index_t r, double tol) {
+                          const typename Lanczos<T>::Ritz& ritz, index_t r, double tol, bool quick) {
   // Squares lose half of the digits of small values; a basis of the whole space has them still.
   constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
-  const bool all = lanczos.width() == 0 && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
+  const bool whole = lanczos.width() == 0, all = whole && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
+  const Buffer<T> images = whole ? Buffer<T>() : lanczos.images(ritz, r);
+  const double known = quick && !whole ? clear_residual<T>(ritz, r) : 0;
   Buffer<double> back;
-  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back);
-  while (best.residual > tol && best.residual < kStagnation<T>) {
+  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back, images, known);
+  while (!quick && best.residual > tol && best.residual < kStagnation<T>) {
     const Buffer<double> V = std::move(back);
     orthonormalize_columns(context.backend().full(), V);
     KrylovTriplets<T> next = finish.triplets(V, r, back);
@@ -154,6 +182,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   const index_t first_guess = adaptive ? std::min<index_t>(cap, 32) : cap;
   KrylovParams p = params;
   p.rank = first_guess;
+  p.keep_images = params.stop_at_limit || params.tol > kStagnation<T>;
   // What a budget of columns finds depends on their width: so that is the same everywhere.
   const bool on_device = !params.stop_at_limit && context.backend().batch_size(1) > 1;
   index_t width = krylov_width(on_device, first_guess);
@@ -161,7 +190,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   Lanczos<T> lanczos(context, map, op, p, width);
 
   // Estimates leave room for the rounding that the measured residual has beside them.
-  const double target = 0.5 * params.tol;
+  const double target = std::max(0.5 * params.tol, params.tol - 2 * kRounding<T>);
   index_t wanted = first_guess, next_check = wanted + wanted / 2 + 2 * width, restarts = 0;
   double last_error = 0, best_error = std::numeric_limits<double>::infinity();
   int idle = 0;  // restarts since the error was last halved
@@ -210,7 +239,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
       best_error = error;
       idle = 0;
     } else if (full && enough && error < kStagnation<T> && ++idle == 4) {
-      best = refined(context, finish, lanczos, ritz, wanted, params.tol);
+      best = refined(context, finish, lanczos, ritz, wanted, params.tol, false);
       if (best.residual <= params.tol) break;
       best = {};
       idle = -12;
@@ -233,7 +262,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
 
   const index_t r = std::min(wanted, lanczos.size());
   if (best.s.empty()) {
-    best = refined(context, finish, lanczos, ritz, r, params.stop_at_limit ? 1.0 : params.tol);
+    best = refined(context, finish, lanczos, ritz, r, params.tol, params.stop_at_limit);
   }
   if (adaptive) {  // the values of the basis were a little too small
     const index_t fewer = rank_of_tail(best.s, params, cap);

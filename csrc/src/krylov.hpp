@@ -35,6 +35,7 @@ struct KrylovParams {
   index_t widest = 0;         // > 0: no more columns than these at once
   index_t max_columns = 0;    // columns multiplied by M and M^T before it gives up
   bool stop_at_limit = false; // what there is at the limit is the answer ("quick")
+  bool keep_images = false;   // of the basis, as many numbers again: for a tol above their rounding
 };
 
 /// M ~ U diag(s) V^T.

@@ -122,6 +122,11 @@ void Lanczos<T>::reserve(index_t depth, index_t width) {
   if (V_.data()) la_.copy(V_.mat().columns(0, d_ + width_), V.mat().columns(0, d_ + width_));
   std::vector<double> H(at(depth * depth));
   for (index_t j = 0; j < d_; ++j) std::copy_n(&H_[at(j * capacity_)], d_, &H[at(j * depth)]);
+  if (params_.keep_images) {
+    Buffer<T> images(la_, m_, depth);
+    if (d_ > 0) la_.copy(images_.mat().columns(0, d_), images.mat().columns(0, d_));
+    images_ = std::move(images);
+  }
   V_ = std::move(V);
   H_ = std::move(H);
   capacity_ = depth;
@@ -131,7 +136,9 @@ template <class T>
 void Lanczos<T>::expand() {
   const index_t w = width_, known = d_ + w;
   const Mat<T> block = V_.mat().columns(d_, w);
-  Buffer<T> Y(la_, m_, w), W(la_, n_, w);
+  Buffer<T> kept, W(la_, n_, w);
+  if (!params_.keep_images) kept = Buffer<T>(la_, m_, w);
+  const Mat<T> Y = params_.keep_images ? images_.mat().columns(d_, w) : kept.mat();
   map_.there_and_back(op_, block, Y, W);
   columns_ += w;
   // the blocks that the recurrence names first, then all: what is left of the others is rounding
@@ -196,9 +203,9 @@ double Lanczos<T>::smallest() const {
 
 template <class T>
 void Lanczos<T>::restart(const Ritz& ritz, index_t keep) {
-  const Buffer<T> Q = cast<T>(context_, ritz.Q.mat().columns(0, keep));
-  Buffer<T> kept(la_, n_, keep), next(la_, n_, width_);
-  la_.multiply(Op::none, Op::none, T(1), V_.mat().columns(0, d_), Q, T(0), kept);
+  const Buffer<T> kept = combined(V_, ritz, keep);
+  Buffer<T> next(la_, n_, width_);
+  if (params_.keep_images) la_.copy(combined(images_, ritz, keep), images_.mat().columns(0, keep));
   la_.copy(V_.mat().columns(d_, width_), next);
   // rounding adds up over restarts: 6e-6 off orthogonality after sixty of them in float
   Buffer<double> straight = to_double<T>(context_.backend(), kept);
@@ -226,13 +233,23 @@ void Lanczos<T>::widen() {
 }
 
 template <class T>
+Buffer<T> Lanczos<T>::combined(const Buffer<T>& X, const Ritz& ritz, index_t count) {
+  const Buffer<T> Q = cast<T>(context_, ritz.Q.mat().columns(0, count));
+  Buffer<T> out(la_, X.rows(), count);
+  la_.multiply(Op::none, Op::none, T(1), X.mat().columns(0, d_), Q, T(0), out);
+  return out;
+}
+
+template <class T>
 Buffer<double> Lanczos<T>::vectors(const Ritz& ritz, index_t r) {
-  const Buffer<T> Q = cast<T>(context_, ritz.Q.mat().columns(0, r));
-  Buffer<T> X(la_, n_, r);
-  la_.multiply(Op::none, Op::none, T(1), V_.mat().columns(0, d_), Q, T(0), X);
-  Buffer<double> out = to_double<T>(context_.backend(), X);
+  Buffer<double> out = to_double<T>(context_.backend(), combined(V_, ritz, r));
   orthonormalize_columns(ld_, out);
   return out;
+}
+
+template <class T>
+Buffer<T> Lanczos<T>::images(const Ritz& ritz, index_t r) {
+  return params_.keep_images ? combined(images_, ritz, r) : Buffer<T>();
 }
 
 template <class T>

@@ -52,8 +52,13 @@ class Lanczos {
   /// V Q (n x r) in float64, orthonormal.
   linalg::Buffer<double> vectors(const Ritz& ritz, index_t r);
 
+  /// op(M) V Q (m x r), from what the products left behind, each with its rounding; nothing where images are not kept.
+  linalg::Buffer<T> images(const Ritz& ritz, index_t r);
+
  private:
   linalg::Buffer<double> packed_H() const;
+  /// X (… x d or more) times the first `count` columns of Q.
+  linalg::Buffer<T> combined(const linalg::Buffer<T>& X, const Ritz& ritz, index_t count);
   std::vector<double> norms(linalg::Mat<const T> W);
 
   /// W <- W - V V^T W over columns first … last of V; the coefficients are added to h (last x w).
@@ -75,6 +80,7 @@ class Lanczos {
   index_t width_ = 0, previous_ = 0, d_ = 0, restarted_ = 0, capacity_ = 0, columns_ = 0;
   std::uint64_t refills_ = 0;
   linalg::Buffer<T> V_;
+  linalg::Buffer<T> images_;  // op(M) V, m x capacity
   std::vector<double> H_;  // capacity x capacity, column-major
   std::vector<double> outside_;  // W^T W of the last block
 };

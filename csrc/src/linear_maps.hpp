@@ -11,13 +11,14 @@
 namespace brockett {
 
 /// A = op_a(M) of a column-major M. Blocks go there and back through the columns of M at twice the speed of its rows (a
-/// column stays in the cache between the two products), so a tall M of a wide A, or the other way round, is turned once.
+/// column stays in the cache between the two products), so an M whose rows are the basis' side is turned once: a tall one,
+/// and a square one that is A itself, whose basis lies on the right.
 template <class T>
 class DenseMap final : public LinearMap<T> {
  public:
   DenseMap(const Context& context, linalg::Mat<const T> M, linalg::Op op_a)
       : la_(linalg::of<T>(context.backend())), ld_(context.backend().full()), M_(M), op_a_(op_a) {
-    if (M.rows > M.cols) {
+    if (M.rows > M.cols || (M.rows == M.cols && op_a == linalg::Op::none)) {
       turned_ = linalg::Buffer<T>(la_, M.cols, M.rows);
       la_.transpose(M, turned_);
       M_ = turned_;

@@ -42,7 +42,8 @@ class SVDResult:
     Vt : array (…, r, n)
         Orthonormal rows, in the dtype of A. The largest entry of each row is positive.
     residual : float or ndarray (…)
-        max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; 0 for A = 0.
+        max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; by "quick" from
+        the recurrence of its basis, where rounding is less than a hundredth of it. 0 for A = 0.
     method : str
         What ran: "exact", "gram", "krylov" or "quick"; for a batch all that ran, joined by commas.
     columns : int or ndarray of int (…)

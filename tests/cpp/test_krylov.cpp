@@ -117,6 +117,39 @@ TYPED_TEST(KrylovTest, restarts_until_it_is_right) {
   EXPECT_NE(krylov<T>(this->context, map, p).s, found.s);
 }
 
+TYPED_TEST(KrylovTest, loose_tolerances_are_measured_too) {
+  using T = typename TypeParam::T;
+  // the images of the basis stand for a product: before and after a restart, and where there is nothing but their rounding
+  constexpr index_t n = 900, rank = 4;
+  HostMatrix<T> A(n, n);
+  std::vector<Real> want;
+  for (index_t i = 0; i < n; ++i) {
+    A((7 * i) % n, i) = T(1) + static_cast<T>(i) / T(n);
+    want.insert(want.begin(), static_cast<Real>(A((7 * i) % n, i)));
+  }
+  const HostMatrix<T> low = with_singular_values(90, 60, {9, 7, 5, 3}, 4).template as<T>();
+  for (const Order order : {Order::row_major, Order::column_major}) {
+    SCOPED_TRACE(order == Order::row_major ? "rows" : "columns");
+    const auto r = this->run(A, rank, 1e-3, order);
+    EXPECT_GT(r.residual, 1e-5) << "as exact as a tight tolerance: nothing was saved";
+    this->check(A, r, want, 1e-3);
+    this->check(low, this->run(low, rank, 1e-3, order), {9, 7, 5, 3}, 1e-3);
+    SvdParams p;
+    p.method = Method::quick;
+    p.rank = rank;
+    const auto device = this->to_device(low, order);
+    const auto quick = svd<T>(this->context, device.view(), p);
+    this->check(low, quick, {9, 7, 5, 3}, 50 * this->eps);
+  }
+  const auto device = this->to_device(A);
+  KrylovParams p;
+  p.rank = rank;
+  p.tol = 1e-4;
+  p.max_columns = 9000;
+  const auto found = krylov<T>(this->context, DenseMap<T>(this->context, device.mat(), linalg::Op::none), p);
+  EXPECT_GE(found.restarts, 1);
+}
+
 TYPED_TEST(KrylovTest, gives_up_at_the_limit_and_says_what_was_reached) {
   using T = typename TypeParam::T;
   const auto A = this->to_device(HostMatrix<T>::random(120, 100, 18));

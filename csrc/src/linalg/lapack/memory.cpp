@@ -12,13 +12,36 @@
 #include "linalg/lapack/lapack_linalg.hpp"
 #include "linalg/lapack/tiles.hpp"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace brockett::linalg::lapack {
+namespace {
+
+constexpr std::size_t kCacheLine = 64;
+
+// Matrices from 4 MiB on ask Linux for pages of 2 MiB: a new one of 180 MB then costs 90 page faults instead of 45,000, and
+// reading it misses fewer address translations. The system is free to refuse.
+#ifdef __linux__
+void* allocate_large(std::size_t bytes) {
+  constexpr std::size_t huge_page = std::size_t{2} << 20;
+  void* p = nullptr;
+  if (bytes < 2 * huge_page || posix_memalign(&p, huge_page, bytes) != 0) return nullptr;
+  madvise(p, bytes, MADV_HUGEPAGE);
+  return p;
+}
+#else
+void* allocate_large(std::size_t) { return nullptr; }
+#endif
+
+}  // namespace
 
 void* allocate_aligned(std::size_t bytes) {
-  constexpr std::size_t line = 64;
   if (bytes == 0) return nullptr;
-  const std::size_t rounded = (bytes + line - 1) / line * line;
-  void* p = rounded < bytes ? nullptr : std::aligned_alloc(line, rounded);
+  const std::size_t rounded = (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+  void* p = allocate_large(bytes);
+  if (p == nullptr && rounded >= bytes) p = std::aligned_alloc(kCacheLine, rounded);
   if (p == nullptr) throw OutOfMemory("cannot allocate " + std::to_string(bytes) + " bytes");
   return p;
 }
