@@ -23,7 +23,7 @@ namespace {
 
 /// Sums that can be added: of x x^T, about the mean where centred.
 struct Moments {
-  Buffer<double> blocks;     // as PatchBlocks says
+  Buffer<double> blocks;     // as PatchBlocks says; may be empty where the weight is 0
   std::vector<double> mean;  // taps x channels
   double weight = 0;
   index_t n_samples = 0;
@@ -76,7 +76,7 @@ struct PatchAutocorrelation::Impl {
 
   Impl(const Context& context_, const PatchParams& params_)
       : context(context_), params(params_), layout(params_), n(layout.group_channels * layout.taps) {
-    total = empty();
+    total.mean.resize(static_cast<std::size_t>(layout.taps * params.in_channels));
   }
 
   LinAlg<double>& la() const { return context.backend().full(); }
@@ -201,16 +201,35 @@ struct PatchAutocorrelation::Impl {
     }
   }
 
-  // scale * the sums of a group, n x n, symmetric
-  void write_group(index_t group, double scale, double* out) const {
+  // out (n x n) <- scale * the sums of a group, symmetric
+  void write_group(index_t group, double scale, Mat<double> out) const {
     const auto& bundle = layout.of_group(group);
-    std::vector<double> store(
-        static_cast<std::size_t>(layout.taps * (layout.taps + 1) / 2 * bundle.channels * bundle.channels));
-    la().download(Mat<const double>(total.blocks.data() + bundle.offset, static_cast<index_t>(store.size()), 1),
-                  store.data());
-    for_each_entry(group, [&](std::size_t at, index_t row, index_t col) {
-      out[row * n + col] = out[col * n + row] = scale * store[at];
-    });
+    const index_t c = layout.group_channels, taps = layout.taps, first = group * c - bundle.first;
+    Buffer<double> columns(la(), taps * c, c);  // of one tap, rows in the order (tap, channel)
+    for (index_t t = 0; t < taps; ++t) {
+      for (index_t other = 0; other < taps; ++other) {
+        const index_t later = std::max(t, other), earlier = std::min(t, other);
+        const Mat<const double> block(
+            total.blocks.data() + layout.at(bundle, later, earlier) + first + first * PatchBlocks::ld(bundle, later), c,
+            c, PatchBlocks::ld(bundle, later));
+        const Mat<double> to = columns.mat().block(other * c, 0, c, c);
+        other <= t ? la().copy(block, to) : la().transpose(block, to);
+      }
+      la().mirror_lower(columns.mat().block(t * c, 0, c, c));
+      la().scale(scale, columns);
+      for (index_t j = 0; j < c; ++j) {
+        la().transpose(Mat<const double>(columns.data() + j * taps * c, c, taps),
+                       Mat<double>(out.data + (j * taps + t) * n, taps, c));
+      }
+    }
+  }
+
+  // The sums of a group, n x n, on the host; out holds zeros.
+  void download_group(index_t group, double* out) const {
+    if (total.weight == 0) return;
+    Buffer<double> whole(la(), n, n);
+    write_group(group, 1, whole);
+    la().download(whole, out);
   }
 
   std::vector<double> mean_of(index_t first_channel, index_t channels) const {
@@ -267,6 +286,7 @@ PatchAutocorrelation::PatchAutocorrelation(const Context& context, const PatchAu
     }
   }
   if (state.weight == 0 && largest > 0) throw InvalidArgument("moment", "must be zero when weight is 0");
+  impl.total.blocks = Buffer<double>(impl.la(), impl.layout.size, 1);
   impl.la().upload(store.data(), impl.total.blocks);
   for (std::size_t t = 0; t < static_cast<std::size_t>(impl.layout.taps); ++t) {
     for (std::size_t c = 0; c < static_cast<std::size_t>(impl.params.in_channels); ++c) {
@@ -337,7 +357,7 @@ void PatchAutocorrelation::merge(const PatchAutocorrelation& other) {
 
 void PatchAutocorrelation::clear() {
   auto& impl = *impl_;
-  impl.la().fill(impl.total.blocks, 0.0);
+  impl.total.blocks = {};
   std::fill(impl.total.mean.begin(), impl.total.mean.end(), 0.0);
   impl.total.weight = 0;
   impl.total.n_samples = 0;
@@ -348,10 +368,8 @@ Array<double> PatchAutocorrelation::matrix(index_t group) const {
   const auto& impl = *impl_;
   impl.check_filled();
   impl.check_group(group);
-  std::vector<double> host(static_cast<std::size_t>(impl.n * impl.n));
-  impl.write_group(group, 1 / impl.total.weight, host.data());
   auto out = make_array<double>(impl.context, impl.n, impl.n);
-  impl.la().upload(host.data(), Mat<double>(out.data(), impl.n, impl.n));
+  impl.write_group(group, 1 / impl.total.weight, Mat<double>(out.data(), impl.n, impl.n));
   return out;
 }
 
@@ -370,7 +388,7 @@ AutocorrelationState PatchAutocorrelation::group_state(index_t group) const {
   s.weight = impl.total.weight;
   s.mean = impl.mean_of(group * impl.layout.group_channels, impl.layout.group_channels);
   s.moment.resize(static_cast<std::size_t>(impl.n * impl.n));
-  impl.write_group(group, 1, s.moment.data());
+  impl.download_group(group, s.moment.data());
   return s;
 }
 
@@ -389,7 +407,7 @@ PatchAutocorrelationState PatchAutocorrelation::state() const {
   s.mean = impl.mean_of(0, impl.params.in_channels);
   s.moment.resize(static_cast<std::size_t>(impl.params.groups * impl.n * impl.n));
   for (index_t g = 0; g < impl.params.groups; ++g) {
-    impl.write_group(g, 1, s.moment.data() + static_cast<std::size_t>(g * impl.n * impl.n));
+    impl.download_group(g, s.moment.data() + static_cast<std::size_t>(g * impl.n * impl.n));
   }
   return s;
 }

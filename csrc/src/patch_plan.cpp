@@ -1,6 +1,7 @@
 #include "patch_plan.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "brockett/error.hpp"
@@ -89,6 +90,34 @@ PatchAxis::Partner PatchAxis::partner(const Phase& phase, index_t lag) const {
   throw InvalidArgument("kernel_size", "no tap lies there");
 }
 
+bool PatchAxis::reachable(const std::vector<index_t>& taps, index_t lag) const {
+  return std::any_of(taps.begin(), taps.end(), [&](index_t t) { return t - lag >= 0 && t - lag < kernel; });
+}
+
+bool PatchAxis::is_padding(const Partner& partner, const Piece& piece) const {
+  const auto& runs = phases[partner.phase].runs;
+  return skips_zeros && std::none_of(runs.begin(), runs.end(), [&](const Run& run) {
+           return run.target < piece.last + partner.shift && piece.first + partner.shift < run.target + run.count;
+         });
+}
+
+std::vector<PatchAxis::Piece> PatchAxis::pieces_at(const Phase& phase, const std::vector<Piece>& pieces,
+                                                   index_t lag) const {
+  std::vector<Piece> some;
+  for (const Piece& piece : pieces) {
+    if (!reachable(piece.taps, lag) || is_padding(partner(phase, lag), piece)) continue;
+    Piece own{piece.first, piece.last, {}};
+    std::copy_if(piece.taps.begin(), piece.taps.end(), std::back_inserter(own.taps),
+                 [&](index_t t) { return t - lag >= 0 && t - lag < kernel; });
+    if (!some.empty() && some.back().last == own.first && some.back().taps == own.taps) {
+      some.back().last = own.last;
+    } else {
+      some.push_back(std::move(own));
+    }
+  }
+  return some;
+}
+
 PatchAxis plan_axis(const PatchParams& params, int axis_number, index_t size, bool skip_zeros) {
   const auto a = static_cast<std::size_t>(axis_number);
   const index_t before = params.padding[2 * a], after = params.padding[2 * a + 1];
@@ -96,6 +125,7 @@ PatchAxis plan_axis(const PatchParams& params, int axis_number, index_t size, bo
   axis.kernel = params.kernel[a];
   axis.stride = params.stride[a];
   axis.dilation = params.dilation[a];
+  axis.skips_zeros = skip_zeros;
   const index_t span = axis.dilation * (axis.kernel - 1) + 1, padded = size + before + after;
   if (size < 1 || padded < span) {
     throw InvalidArgument("X", std::string("is too small for the kernel: its ") + (a == 0 ? "height" : "width") +

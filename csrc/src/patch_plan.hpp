@@ -38,11 +38,18 @@ struct PatchAxis {
   index_t kernel = 1, stride = 1, dilation = 1;
   index_t out = 0;  ///< windows
   index_t length = 0;  ///< of the longest phase
+  bool skips_zeros = false;  ///< padding is zero, so that nothing in it counts
   std::vector<Phase> phases;
   std::vector<std::size_t> phase_of;  ///< of each tap
   std::vector<index_t> offset_of;
 
   Partner partner(const Phase& phase, index_t lag) const;
+  /// Is tap t - lag of a window for any of these taps t?
+  bool reachable(const std::vector<index_t>& taps, index_t lag) const;
+  /// Does the partner of a piece lie in padding that counts for nothing?
+  bool is_padding(const Partner& partner, const Piece& piece) const;
+  /// What of the pieces of a phase pairs of taps t, t - lag need: with these t alone, those of the same t as one.
+  std::vector<Piece> pieces_at(const Phase& phase, const std::vector<Piece>& pieces, index_t lag) const;
 };
 
 /// The plan of an axis of `size` entries; InvalidArgument "X" when the kernel is larger than the padded axis. Pieces in zero

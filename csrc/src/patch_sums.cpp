@@ -5,10 +5,13 @@
 #include <functional>
 #include <map>
 #include <numeric>
+#include <set>
 #include <span>
 
 #include "check.hpp"
 #include "linalg/linalg.hpp"
+#include "line_modes.hpp"
+#include "patch_cut.hpp"
 
 namespace brockett {
 
@@ -28,9 +31,6 @@ constexpr index_t kChunk = index_t{1} << 20;
 constexpr index_t kStretch = index_t{1} << 13;
 // Rows of a product of stacked lags: with 64 rows BLAS spends a quarter of its time on packing the factors.
 constexpr index_t kStacked = 384;
-// Products of fewer channels than this run below half of the rate of large ones: 5 GFLOP/s at 3 channels, 13 at 4, 37 at 8,
-// 45 at 64 (Zen 4, OpenBLAS 0.3.34, inner dimension 1024).
-constexpr index_t kFewChannels = 8;
 
 index_t bytes_of(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
 
@@ -53,71 +53,8 @@ std::vector<Pair> pairs_of(const PatchAxis& rows, const PatchAxis& cols, const P
   return pairs;
 }
 
-// A narrow strip of columns is gathered; a wide one is read in place, with zeros in the factor that is not shifted.
-bool is_wide(const Piece& piece, index_t pitch) { return 2 * piece.length() >= pitch; }
-
-/// Which cut of the windows each axis uses.
-struct Cut {
-  bool shared_rows = true, shared_cols = true;
-  const std::vector<Piece>& rows(const Phase& phase) const { return shared_rows ? phase.shared : phase.windows; }
-  const std::vector<Piece>& cols(const Phase& phase) const { return shared_cols ? phase.shared : phase.windows; }
-};
-
-/// A stretch of one axis and a lag: entries that a product runs over, and pairs of taps that share it.
-struct Reach {
-  double entries = 0, pairs = 0;
-  bool forward = false;  // lag >= 0
-};
-
-std::vector<Reach> reaches(const PatchAxis& axis, bool shared, index_t least_lag, index_t wide) {
-  std::vector<Reach> all;
-  for (const Phase& phase : axis.phases) {
-    for (const Piece& piece : shared ? phase.shared : phase.windows) {
-      for (index_t lag = least_lag; lag < axis.kernel; ++lag) {
-        const auto pairs = std::count_if(piece.taps.begin(), piece.taps.end(),
-                                         [&](index_t t) { return t - lag >= 0 && t - lag < axis.kernel; });
-        const index_t entries = wide && is_wide(piece, wide) ? wide : piece.length();
-        if (pairs) all.push_back({static_cast<double>(entries), static_cast<double>(pairs), lag > 0});
-      }
-    }
-  }
-  return all;
-}
-
-// Seconds of a cut: products at 45 GFLOP/s, additions of blocks at 8 GB/s, a few microseconds a call.
-double estimate(const PatchAxis& rows, const PatchAxis& cols, const PatchBlocks& layout, index_t images, Cut cut) {
-  const auto channels = static_cast<double>(layout.bundles.front().channels);
-  const double dims = channels < kFewChannels ? channels + 4 : channels;
-  const double rate = dims * dims * static_cast<double>(images) / 22.5e9;
-  const double addition = 1e-7 + channels * channels * 24 / 8e9;
-  const std::vector<Reach> across = reaches(cols, cut.shared_cols, 1 - cols.kernel, cols.length);
-  double seconds = 0;
-  for (const Reach& r : reaches(rows, cut.shared_rows, 0, 0)) {
-    for (const Reach& c : across) {
-      const double count = r.pairs * c.pairs;
-      // of the lags along the width half count where there is none along the height
-      const double share = r.forward ? 1 : 0.5;
-      seconds += share * (2e-6 + rate * r.entries * c.entries + (count > 1 ? (count + 1) * addition : 0));
-    }
-  }
-  return seconds;
-}
-
-Cut best_cut(const PatchAxis& rows, const PatchAxis& cols, const PatchBlocks& layout, index_t images) {
-  Cut best;
-  double least = 0;
-  for (const bool r : {true, false}) {
-    for (const bool c : {true, false}) {
-      const Cut cut{r, c};
-      const double seconds = estimate(rows, cols, layout, images, cut);
-      if ((r && c) || seconds < least) {
-        least = seconds;
-        best = cut;
-      }
-    }
-  }
-  return best;
-}
+// Doubles that products by modes hold at once, besides the result.
+constexpr index_t kModeSums = index_t{1} << 18;
 
 /// The sums of one chunk of images.
 class Chunk {
@@ -156,6 +93,7 @@ class Chunk {
         la_.fill(phases_.back(), 0.0);
       }
     }
+    modes_.resize(phases_.size());
     Buffer<double> shift, ones;
     if (!pivot_.empty()) {  // padding is zero less the pivot
       shift = Buffer<double>(la_, channels, 1);
@@ -251,14 +189,19 @@ class Chunk {
     const Strip strip = strip_of(r, c, piece);
     add_first(r, strip, piece);
     std::map<std::pair<std::size_t, index_t>, Buffer<double>> gathered;
-    if (!is_wide(piece, pitch_)) gather(r, c, piece, gathered);
+    LineModes modes;
+    if (is_wide(piece, pitch_)) {
+      modes = modes_of(r, c, piece, strip);
+    } else {
+      gather(r, c, piece, gathered);
+    }
     const auto n_bundles = static_cast<index_t>(layout_.bundles.size());
     context_.backend().for_each(
         n_bundles * rows_.kernel,
         [&](index_t task) {
           const auto& bundle = layout_.bundles[static_cast<std::size_t>(task % n_bundles)];
-          for (const Piece& piece_r : cut_.rows(rows_.phases[r])) {
-            add_lags(r, c, piece_r, piece, strip, task / n_bundles, bundle, gathered);
+          for (const Piece& piece_r : rows_at(r, task / n_bundles)) {
+            add_lags(r, c, piece_r, piece, strip, modes, task / n_bundles, bundle, gathered);
           }
         },
         [&] { context_.check_interrupt(); });
@@ -269,11 +212,12 @@ class Chunk {
               std::map<std::pair<std::size_t, index_t>, Buffer<double>>& out) {
     const index_t channels = x_.channels, width = piece.length();
     for (index_t lag_r = 0; lag_r < rows_.kernel; ++lag_r) {
-      if (!reachable(rows_.phases[r].taps, lag_r, rows_.kernel)) continue;
+      if (!rows_.reachable(rows_.phases[r].taps, lag_r)) continue;
       const auto row = rows_.partner(rows_.phases[r], lag_r);
       for (index_t lag_c = 1 - cols_.kernel; lag_c < cols_.kernel; ++lag_c) {
-        if (!reachable(piece.taps, lag_c, cols_.kernel) || out.contains({row.phase, lag_c})) continue;
+        if (!cols_.reachable(piece.taps, lag_c) || out.contains({row.phase, lag_c})) continue;
         const auto col = cols_.partner(cols_.phases[c], lag_c);
+        if (cols_.is_padding(col, piece)) continue;
         const Mat<double> all = phase(row.phase, col.phase);
         const index_t lines = rows_.phases[row.phase].length * x_.n_images;
         Buffer<double> strip(la_, channels, lines * width);
@@ -285,53 +229,110 @@ class Chunk {
     }
   }
 
-  static bool reachable(const std::vector<index_t>& taps, index_t lag, index_t kernel) {
-    return std::any_of(taps.begin(), taps.end(), [&](index_t t) { return t - lag >= 0 && t - lag < kernel; });
-  }
-
   /// One product sum_f b_f a_f^T of a strip a and its partner b, and the pairs of taps it is for.
   struct Product {
-    const double* partner;
+    PatchAxis::Partner col;
+    index_t lag = 0;  // along the width
     std::vector<Pair> pairs;
+    const double* partner = nullptr;
   };
 
-  // The products of one strip, one stretch of rows and one lag along the height, for all lags along the width.
-  void add_lags(std::size_t r, std::size_t c, const Piece& piece_r, const Piece& piece_c, const Strip& strip,
-                index_t lag_r, const PatchBlocks::Bundle& bundle,
-                const std::map<std::pair<std::size_t, index_t>, Buffer<double>>& gathered) {
-    if (!reachable(piece_r.taps, lag_r, rows_.kernel)) return;
-    const auto row = rows_.partner(rows_.phases[r], lag_r);
-    const bool wide = is_wide(piece_c, pitch_);
-    const index_t channels = x_.channels, line = x_.n_images * strip.pitch;
-    const index_t begin = piece_r.first * line + strip.first;
-    const index_t end = (piece_r.last * x_.n_images - 1) * strip.pitch + strip.last;
-    std::vector<Product> products;
+  std::vector<Piece> rows_at(std::size_t r, index_t lag) const {
+    return rows_.pieces_at(rows_.phases[r], cut_.rows(rows_.phases[r]), lag);
+  }
+
+  // The products of one stretch of rows and columns and one lag along the height, by the phase of the columns of the partner.
+  std::map<std::size_t, std::vector<Product>> products_of(std::size_t c, const Piece& piece_r, const Piece& piece_c,
+                                                          index_t lag_r) const {
+    std::map<std::size_t, std::vector<Product>> products;
     for (index_t lag_c = lag_r ? 1 - cols_.kernel : 0; lag_c < cols_.kernel; ++lag_c) {
       auto pairs = pairs_of(rows_, cols_, piece_r, piece_c, lag_r, lag_c);
       if (pairs.empty()) continue;
-      const double* partner;
-      if (wide) {
-        const auto col = cols_.partner(cols_.phases[c], lag_c);
-        partner = phase(row.phase, col.phase).data + (begin + row.shift * line + col.shift) * channels;
-      } else {
-        partner = gathered.at({row.phase, lag_c}).data() + (begin + row.shift * line) * channels;
-      }
-      products.push_back({partner + bundle.first, std::move(pairs)});
+      const auto col = cols_.partner(cols_.phases[c], lag_c);
+      if (!cols_.is_padding(col, piece_c)) products[col.phase].push_back({col, lag_c, std::move(pairs)});
     }
-    if (products.empty()) return;
-    std::sort(products.begin(), products.end(),
-              [](const Product& a, const Product& b) { return std::less<>()(a.partner, b.partner); });
-    const Mat<const double> a(strip.data.data + begin * channels + bundle.first, bundle.channels, end - begin,
-                              channels);
-    // lags side by side make one product
-    const index_t most = wide && bundle.channels == channels ? std::max<index_t>(1, kStacked / channels) : 1;
-    for (std::size_t first = 0, last; first < products.size(); first = last) {
-      last = first + 1;
-      while (last < products.size() && static_cast<index_t>(last - first) < most &&
-             products[last].partner == products[last - 1].partner + channels) {
-        ++last;
+    return products;
+  }
+
+  double saved(const Piece& piece_r, std::size_t shifts) const {
+    return saved_by_modes(layout_, piece_r.length() * x_.n_images, pitch_, static_cast<index_t>(shifts));
+  }
+
+  // The modes of a wide strip; those of its partners are kept. Nothing where they would not save time.
+  LineModes modes_of(std::size_t r, std::size_t c, const Piece& piece_c, const Strip& strip) {
+    std::set<std::size_t> partners;
+    double gain = 0;
+    for (index_t lag_r = 0; lag_r < rows_.kernel; ++lag_r) {
+      for (const Piece& piece_r : rows_at(r, lag_r)) {
+        for (const auto& [col, products] : products_of(c, piece_r, piece_c, lag_r)) {
+          const double seconds = saved(piece_r, products.size());
+          if (seconds <= 0) continue;
+          gain += seconds;
+          partners.insert(rows_.partner(rows_.phases[r], lag_r).phase * cols_.phases.size() + col);
+        }
       }
-      add_window(a, {products.data() + first, last - first}, bundle);
+    }
+    index_t columns = strip.data.cols;
+    for (const std::size_t at : partners) {
+      if (modes_[at].empty()) columns += phases_[at].cols();
+    }
+    if (gain <= seconds_of_transforms(columns * x_.channels)) return {};
+    for (const std::size_t at : partners) {
+      if (modes_[at].empty()) modes_[at] = LineModes(la_, phases_[at], pitch_);
+    }
+    return {la_, strip.data, pitch_};
+  }
+
+  // The products of one strip, one stretch of rows and one lag along the height, for all lags along the width.
+  void add_lags(std::size_t r, std::size_t c, const Piece& piece_r, const Piece& piece_c, const Strip& strip,
+                const LineModes& modes, index_t lag_r, const PatchBlocks::Bundle& bundle,
+                const std::map<std::pair<std::size_t, index_t>, Buffer<double>>& gathered) {
+    for (auto& [col, products] : products_of(c, piece_r, piece_c, lag_r)) {
+      const auto row = rows_.partner(rows_.phases[r], lag_r);
+      if (!modes.empty() && saved(piece_r, products.size()) > 0) {
+        const index_t n = x_.n_images, lines = piece_r.length() * n;
+        add_by_modes({modes, piece_r.first * n, lines, bundle.first, bundle.channels},
+                     {modes_[row.phase * cols_.phases.size() + col], (piece_r.first + row.shift) * n, lines,
+                      bundle.first, bundle.channels},
+                     products, bundle);
+        continue;
+      }
+      const bool wide = is_wide(piece_c, pitch_);
+      const index_t channels = x_.channels, line = x_.n_images * strip.pitch;
+      const index_t begin = piece_r.first * line + strip.first;
+      const index_t end = (piece_r.last * x_.n_images - 1) * strip.pitch + strip.last;
+      for (Product& product : products) {
+        const index_t at = begin + row.shift * line;
+        product.partner = bundle.first + (wide ? phase(row.phase, col).data + (at + product.col.shift) * channels
+                                               : gathered.at({row.phase, product.lag}).data() + at * channels);
+      }
+      std::sort(products.begin(), products.end(),
+                [](const Product& a, const Product& b) { return std::less<>()(a.partner, b.partner); });
+      const Mat<const double> a(strip.data.data + begin * channels + bundle.first, bundle.channels, end - begin,
+                                channels);
+      // lags side by side make one product
+      const index_t most = wide && bundle.channels == channels ? std::max<index_t>(1, kStacked / channels) : 1;
+      for (std::size_t first = 0, last; first < products.size(); first = last) {
+        last = first + 1;
+        while (last < products.size() && static_cast<index_t>(last - first) < most &&
+               products[last].partner == products[last - 1].partner + channels) {
+          ++last;
+        }
+        add_window(a, {products.data() + first, last - first}, bundle);
+      }
+    }
+  }
+
+  void add_by_modes(const LineModes::Part& a, const LineModes::Part& b, const std::vector<Product>& products,
+                    const PatchBlocks::Bundle& bundle) {
+    std::vector<index_t> shifts;
+    for (const Product& product : products) shifts.push_back(product.col.shift);
+    const Buffer<double> sums = LineModes::products(la_, a, b, shifts, kModeSums);
+    const index_t n = bundle.channels;
+    for (std::size_t j = 0; j < products.size(); ++j) {
+      for (const Pair& pair : products[j].pairs) {
+        la_.add(1.0, Mat<const double>(sums.data() + static_cast<index_t>(j) * n * n, n, n), block(bundle, pair));
+      }
     }
   }
 
@@ -408,6 +409,7 @@ class Chunk {
   index_t pitch_;
   Cut cut_;
   std::vector<Buffer<double>> phases_;
+  std::vector<LineModes> modes_;  // of each of them, where products are taken of modes
 };
 
 }  // namespace

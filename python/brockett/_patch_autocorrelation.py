@@ -81,9 +81,11 @@ class PatchAutocorrelation(Autocorrelation):
     -----
     Patches are never formed. At stride 1 two taps t and t' multiply the same pairs of pixels as any two of
     the same difference, but for the borders: so a k × k kernel takes 2k² - 2k + 1 products of channels × channels over
-    the images and a few over strips of the border, where the patches take k⁴/2. Strides are taken apart into phases,
-    within which the same holds. All sums are in float64, whatever the images are. Memory: n_features² / 2 numbers for
-    each group, and a few copies of 8 MB of images at a time; images may differ in size between updates.
+    the images and a few over strips of the border, where the patches take k⁴/2. With many channels all differences
+    along the width come from the Fourier modes of the lines by the correlation theorem, at the price of two: 2k
+    products. Strides are taken apart into phases, within which the same holds. All sums are in float64, whatever the
+    images are. Memory: n_features² / 2 numbers for each group, and a few copies of 8 MB of images at a time; images may
+    differ in size between updates.
 
     An update that raises leaves the accumulator as it was; calls from several threads wait for each other.
 

@@ -177,6 +177,18 @@ TYPED_TEST(PatchAutocorrelationTest, equals_the_moments_of_the_patches) {
   }
 }
 
+// So many channels and lags along the width that they are summed by way of the modes of the lines.
+TYPED_TEST(PatchAutocorrelationTest, many_lags_of_many_channels) {
+  PatchParams p;
+  p.in_channels = 48;
+  p.kernel = {1, 9};
+  p.padding = {0, 0, 4, 4};
+  PatchAutocorrelation acc(this->context, p);
+  const Images x = random_images(10, 48, 4, 24, 8);
+  this->add(acc, x);
+  EXPECT_LE(this->error(acc, {x}), 1e-13);
+}
+
 TYPED_TEST(PatchAutocorrelationTest, of_any_element_type) {
   PatchParams p;
   p.in_channels = 2;

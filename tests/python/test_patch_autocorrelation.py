@@ -116,6 +116,30 @@ def test_larger_images(engine: str, rng: np.random.Generator, size: tuple[int, .
         assert np.abs(acc.mean() - mean).max() <= 1e-13
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": (3, 5), "padding": (1, 2), "groups": 2, "center": True},
+        {"kernel_size": (2, 5), "padding": ((0, 1), (3, 2)), "dilation": (2, 1), "weights": True},
+        {"kernel_size": 7, "padding": 3, "stride": 2},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "circular"},
+    ],
+    ids=str,
+)
+def test_many_channels(engine: str, rng: np.random.Generator, case: dict[str, Any]) -> None:
+    """Where many lags along the width are summed by way of the modes of the lines."""
+    options = {name: value for name, value in case.items() if name != "weights"}
+    acc = bk.PatchAutocorrelation(96, **options)
+    X = rng.normal(size=(4, 96, 22, 25)) + 0.3
+    weights = rng.uniform(0.5, 2, 4) if case.get("weights") else None
+    acc.update(X, weights=weights)
+    Z = patches(acc, X)
+    R, mean = moments(Z, acc.center, None if weights is None else np.repeat(weights, Z.shape[1] // 4))
+    assert np.abs(acc.matrix() - R).max() <= 1e-12 * np.abs(R).max()
+    assert np.abs(acc.mean() - mean).max() <= 1e-12
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int16"])
 def test_element_types(engine: str, rng: np.random.Generator, dtype: str) -> None:
     X = torch.from_numpy(rng.integers(-8, 8, size=(2, 3, 6, 5)).astype(np.float64))

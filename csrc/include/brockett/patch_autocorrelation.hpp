@@ -53,8 +53,9 @@ struct PatchAutocorrelationState {
 /// Patches are not formed. With stride 1 the block of R between taps t and t' depends on t and t' only through t - t' and
 /// which windows are cut off at the border, so sum_p x_c(p) x_c'(p + lag) is found once for each lag and each piece of the
 /// border; with strides the same holds of each residue of the positions modulo the stride (polyphase). For a k x k kernel
-/// that is 2 k^2 - 2 k + 1 products of C x C instead of k^4 / 2. Memory: totals of n^2 / 2 numbers a group, and a few copies
-/// of the padded images, at most a fixed number of images at a time.
+/// that is 2 k^2 - 2 k + 1 products of C x C instead of k^4 / 2; and where there are many channels all lags along the width
+/// come from the Fourier modes of the lines by the correlation theorem, at the price of two: 2 k. Memory: totals of n^2 / 2
+/// numbers a group, and a few copies of the padded images, at most a fixed number of images at a time.
 ///
 /// An update that throws leaves the accumulator exactly as it was. Not for use from two threads at once.
 class BROCKETT_EXPORT PatchAutocorrelation {
@@ -71,7 +72,7 @@ class BROCKETT_EXPORT PatchAutocorrelation {
   void update(const ImageView& x, const double* weights = nullptr);
   /// Add what another accumulator of the same params holds.
   void merge(const PatchAutocorrelation& other);
-  /// Hold nothing again, in the same memory.
+  /// Hold nothing again, nor memory for sums.
   void clear();
 
   /// R of one group, (n, n), symmetric. InvalidArgument when nothing was accumulated.
