@@ -71,7 +71,9 @@ def load(
     Tensors that are no layers (integers, scalars, state of an optimizer) are kept with the reason in `Layer.declined`;
     biases, statistics and scales belong to their layer. Quantized weights are read as the numbers they stand for where
     the scale lies beside them by a known convention: ONNX's DequantizeLinear and QLinear operators, PyTorch's quantized
-    modules, ``weight_scale``, ``weight_scale_inv``, ``scales`` and ``SCB``.
+    modules, ``weight_scale``, ``weight_scale_inv``, ``scales`` and ``SCB``. Pruned weights (``weight_orig`` and
+    ``weight_mask`` of torch.nn.utils.prune) are read as their product. Parametrized weights of a module are what it
+    computes in evaluation mode; files and state dicts tell only weight_norm and spectral_norm, alone.
 
     Which normalization follows which layer is exact for ONNX and for Keras files with the model. Where there are only
     names or an order, it is the next module under the same parent with as many channels (modules and checkpoints), or
