@@ -448,7 +448,8 @@ def whitened_svd(W: Any, R: Any, rank: int | None = None) -> WhitenedSVD:
     Raises
     ------
     InvalidArgument
-        R is not symmetric, not positive semidefinite, or does not fit W.
+        R is not symmetric, not positive semidefinite, or does not fit W; the magnitudes of W have squares that leave
+        float64.
     NonFinite, InvalidType, NotConverged
         As `svd`.
 

@@ -37,6 +37,11 @@ def main(folder: Path) -> None:
     model = keras.Model(tokens, out)
     model.compile("adam", "mse")
     save(folder, "tokens", model, np.random.default_rng(1).integers(0, 11, size=(2, 6)))
+    i = repeated = keras.Input((6, 4))
+    t = L.MultiHeadAttention(2, 3, name="first")(i, i)
+    t = L.MultiHeadAttention(2, 3, name="second")(t, t)
+    t = keras.Sequential([L.TimeDistributed(L.Dense(4, name="inner"), name="each")], name="branch_transpose")(t)
+    save(folder, "repeated", keras.Model(repeated, t), np.random.default_rng(2).normal(size=(2, 6, 4)))
 
 
 def save(folder: Path, name: str, model: keras.Model, x: np.ndarray) -> None:

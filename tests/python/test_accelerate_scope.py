@@ -7,7 +7,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -251,6 +251,65 @@ def test_as_a_decorator() -> None:
 
     with pytest.raises(bk.InvalidType, match="asynchronous generator"):
         fast(stream)
+
+
+def test_a_decorated_generator_is_inside_while_its_body_runs() -> None:
+    seen: list[tuple[str, Any, bool]] = []
+
+    @bk.accelerate(only=["numpy"])
+    def steps(first: int) -> Generator[int, str, str]:
+        try:
+            seen.append(("sent", (yield first), taken_now()))
+            try:
+                yield first + 1
+            except KeyError as error:
+                seen.append(("thrown", error.args, taken_now()))
+            yield first + 2
+            return "result"
+        finally:
+            seen.append(("end", None, taken_now()))
+
+    original = np.linalg.svd
+    walk = steps(5)
+    assert next(walk) == 5
+    assert not taken_now()
+    assert walk.send("word") == 6
+    assert walk.throw(KeyError("k")) == 7
+    assert not taken_now()
+    with pytest.raises(StopIteration) as stopped:
+        next(walk)
+    assert stopped.value.value == "result"
+    assert seen == [("sent", "word", True), ("thrown", ("k",), True), ("end", None, True)]
+    assert np.linalg.svd is original
+
+    seen.clear()
+    walk = steps(0)
+    next(walk)
+    walk.close()
+    assert seen == [("end", None, True)]
+    assert list(walk) == []
+
+    walk = steps(0)
+    next(walk)
+    with pytest.raises(OSError, match="not caught inside"):
+        walk.throw(OSError("not caught inside"))
+    assert not taken_now()
+    assert np.linalg.svd is original
+
+    def outer() -> Iterator[Any]:
+        yield (yield from steps(1))
+
+    assert list(outer()) == [1, 2, 3, "result"]
+
+
+def test_leaving_what_was_not_entered_is_an_error() -> None:
+    scope = bk.accelerate(only=["numpy"])
+    for _ in range(2):
+        with pytest.raises(bk.InvalidArgument, match="accelerate: was left without having been entered"):
+            scope.__exit__(None, None, None)
+        with scope:
+            assert taken_now()
+        assert not taken_now()
 
 
 def test_a_fallback_that_calls_numpy_does_not_run_in_circles() -> None:

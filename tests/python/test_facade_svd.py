@@ -147,6 +147,16 @@ def test_whitened_svd_of_weights_of_deficient_rank(engine: str, rng: np.random.G
         assert best.error < 1e-6 * exact[0]
 
 
+@pytest.mark.parametrize("scale", [1e-151, 2e150])
+def test_whitened_svd_refuses_weights_whose_squares_leave_float64(engine: str, scale: float) -> None:
+    with pytest.raises(bk.InvalidArgument) as caught:
+        bk.whitened_svd(scale * np.eye(3), np.eye(3))
+    text = "is outside [1e-150, 1e150), its square leaves float64; rescale the data"
+    assert str(caught.value) == f"W: largest magnitude {scale:.3g} {text}"
+    zero = bk.whitened_svd(np.zeros((3, 3)), np.eye(3), 1)  # no magnitude, no square to lose
+    assert (zero.error, zero.s.tolist()) == (0, [0, 0, 0])
+
+
 def test_randomized_svd_is_scikit_learns(engine: str, rng: np.random.Generator) -> None:
     extmath = pytest.importorskip("sklearn.utils.extmath")
     for shape in ((40, 25), (25, 40)):

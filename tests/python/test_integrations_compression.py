@@ -126,6 +126,33 @@ def test_hessian_of_transformers_conv1d_takes_the_rows_of_its_weight() -> None:
     close(H, gram(x), 1e-6)
 
 
+@pytest.mark.parametrize("order", [(True, False), (False, True), (True, True)], ids=str)
+def test_batches_inside_and_outside_of_inference_mode_are_one_sum(engine: str, order: tuple[bool, bool]) -> None:
+    layer, batches = nn.Linear(6, 2), (tokens(2, 7, 6), tokens(2, 7, 6, seed=1))
+    hessian, H, n = gptq.Hessian(layer), torch.zeros(6, 6, dtype=torch.float64), 0
+    for mode, x in zip(order, batches, strict=True):
+        with torch.inference_mode(mode):
+            hessian.add_batch(x)
+            _, n = gptq.accumulate_hessian(x, layer, H, n)
+    close(hessian.matrix(), 2 / 4 * gram(*batches), 1e-14)
+    close(H, 2 / 4 * gram(*batches), 1e-14)
+
+
+def test_what_inference_mode_made_is_changed_in_it_only() -> None:
+    layer, x = nn.Linear(6, 2), tokens(2, 7, 6)
+    with torch.inference_mode():
+        made = {"H": torch.zeros(6, 6), "num_samples": torch.zeros(())}
+    for argument, tensor in made.items():
+        arguments = {"H": torch.zeros(6, 6), "num_samples": torch.zeros(()), argument: tensor}
+        with pytest.raises(bk.InvalidArgument, match="under torch") as caught:
+            gptq.accumulate_hessian(x, layer, **arguments)
+        assert caught.value.argument == argument
+        assert all(not one.any() for one in arguments.values())
+    with torch.inference_mode():
+        gptq.accumulate_hessian(x, layer, **made)
+    close(made["H"], gram(x), 1e-6)
+
+
 def test_a_first_batch_of_no_sequences_changes_nothing() -> None:
     H, n = gptq.accumulate_hessian(torch.zeros(0, 5, 6), nn.Linear(6, 2), torch.zeros(6, 6), 0)
     assert (float(H.abs().max()), n) == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import warnings
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_asvd_is_taken_over() -> None:
     np.testing.assert_allclose(values(full.S), wanted, rtol=1e-4)
 
 
+class Tagged(torch.Tensor):
+    """What PyTorch's functions give back in kind."""
+
+
+def recorded(function: Any) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return [node.kind() for node in torch.jit.trace(function, torch.eye(3)).graph.nodes()]
+
+
+def compiled(function: Any) -> Any:
+    return torch.compile(function, backend="eager", fullgraph=True)
+
+
 CALLS = {
     "integers": lambda: torch.svd(torch.arange(9).reshape(3, 3), compute_uv=False),
     "low rank of integers": lambda: torch.svd_lowrank(torch.arange(9).reshape(3, 3), q=1),
@@ -101,6 +116,13 @@ CALLS = {
     "empty": lambda: torch.svd(torch.zeros(0, 3), compute_uv=False).S,
     "vmap": lambda: torch.vmap(lambda A: torch.svd(A, compute_uv=False).S)(torch.arange(24.0).reshape(2, 3, 4)),
     "meta": lambda: torch.svd(torch.zeros(4, 4, device="meta"), compute_uv=False).S.shape,
+    "subclass": lambda: type(torch.svd(torch.eye(3).as_subclass(Tagged), compute_uv=False).S),
+    "low rank of a subclass": lambda: type(torch.svd_lowrank(torch.eye(3).as_subclass(Tagged), q=1)[1]),
+    "less a subclass": lambda: type(torch.svd_lowrank(torch.eye(3), q=1, M=torch.ones(3, 3).as_subclass(Tagged))[1]),
+    "less another dtype": lambda: torch.svd_lowrank(torch.eye(3), q=1, M=torch.ones(3, 3).double()),
+    "compiled": lambda: compiled(lambda A: torch.svd(A, compute_uv=False).S)(torch.eye(3)),
+    "traced": lambda: recorded(lambda A: torch.svd(A, compute_uv=False).S),
+    "symbolic": lambda: torch.fx.symbolic_trace(lambda A: torch.svd_lowrank(A, q=1)[1]).code,
 }
 
 

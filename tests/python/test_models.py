@@ -307,19 +307,83 @@ def test_attention_of_a_module(rng):
         assert torch.equal(one.bias, attention.in_proj_bias[6 * k : 6 * k + 6])
 
 
-def test_unknown_parametrizations_are_declined(rng):
+def test_parametrizations_are_computed_by_the_module_and_declined_without_it(rng):
     torch = pytest.importorskip("torch")
-    nn = torch.nn
-    linear = nn.utils.parametrizations.orthogonal(nn.Linear(6, 6))
-    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
-    for source in (linear, linear.state_dict()):
-        matrices = [layer for layer in bk.models.load(source) if len(layer.shape) == 2]
+    nn, P = torch.nn, torch.nn.utils.parametrizations
+
+    class Symmetric(nn.Module):
+        def forward(self, X):
+            return X.triu() + X.triu(1).mT
+
+    def symmetric(layer):
+        nn.utils.parametrize.register_parametrization(layer, "weight", Symmetric())
+        return layer
+
+    for linear in (
+        P.orthogonal(nn.Linear(6, 6)),
+        symmetric(nn.Linear(6, 6)),
+        P.spectral_norm(P.weight_norm(nn.Linear(6, 6))),
+        symmetric(P.spectral_norm(nn.Linear(6, 6))),
+    ):
+        linear.train()
+        state = {name: one.clone() for name, one in linear.state_dict().items()}
+        (one,) = bk.models.load(nn.Sequential(linear))
+        assert (one.name, one.kind, one.shape, one.declined) == ("0.weight", "linear", (6, 6), "")
+        weight = one.weight  # read in training mode, which a power iteration would change the vectors of
+        assert one.bias is not None
+        assert linear.training
+        assert all(torch.equal(one, state[name]) for name, one in linear.state_dict().items())
+        with torch.no_grad():
+            torch.testing.assert_close(weight, linear.eval().weight)
+    gates = P.weight_norm(nn.LSTM(3, 4), "weight_ih_l0")
+    found = torch.cat([bk.models.load(gates)[f"weight_ih_l0[{letter}]"].weight for letter in "ifgo"])
+    torch.testing.assert_close(found, gates.weight_ih_l0.detach())
+
+    for linear in (P.orthogonal(nn.Linear(6, 6)), P.spectral_norm(P.weight_norm(nn.Linear(6, 6)))):
+        matrices = [layer for layer in bk.models.load(linear.state_dict()) if len(layer.shape) == 2]
         assert len(matrices) > 0
         assert all("parametrization that is not known" in layer.declined for layer in matrices)
         assert all(layer.name.startswith("parametrizations.weight.") for layer in matrices)
-    assert bk.models.load(normed).names == ["weight"]
-    pruned = {"fc.weight_orig": rng.normal(size=(5, 6)), "fc.weight_mask": np.ones((5, 6))}  # of torch.nn.utils.prune
-    assert bk.models.load(pruned).names == list(pruned)  # what is stored, and not the product of the two
+    spectral = P.spectral_norm(nn.Linear(6, 6)).train()
+    before = spectral.parametrizations.weight[0]._u.clone()
+    assert bk.models.load(spectral).names == ["weight"]
+    assert torch.equal(spectral.parametrizations.weight[0]._u, before)
+
+
+def test_pruned_weights_are_those_that_the_layer_works_with(rng):
+    torch = pytest.importorskip("torch")
+    prune = pytest.importorskip("torch.nn.utils.prune")
+    nn = torch.nn
+    net = nn.Sequential(
+        nn.Linear(5, 4), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 6, 3, groups=2),
+        nn.MultiheadAttention(4, 2), nn.LSTM(3, 2), nn.Embedding(5, 4),
+    )  # fmt: skip
+    pruned = [(net[0], "weight"), (net[0], "bias"), (net[1], "weight"), (net[3], "weight"), (net[4], "in_proj_weight"),
+              (net[5], "weight_ih_l0"), (net[6], "weight")]  # fmt: skip
+    plain = bk.models.load(net)
+    for part, name in pruned:
+        prune.random_unstructured(part, name, 0.4)
+        assert (getattr(part, name) == 0).any()
+    prune.ln_structured(net[1], "weight", 0.5, 2, 0)  # a second one on the first
+    for source, same in ((net, plain), (net.state_dict(), bk.models.load(net.state_dict()))):
+        model = bk.models.load(source)
+        assert not any(name.endswith(("_orig", "_mask")) for name in model.names)
+        assert kinds(model).keys() == kinds(same).keys()
+        torch.testing.assert_close(torch.as_tensor(model["0.weight"].weight), net[0].weight.detach())
+        torch.testing.assert_close(torch.as_tensor(model["0.weight"].bias), net[0].bias.detach())
+        torch.testing.assert_close(torch.as_tensor(model["1.weight"].weight), net[1].weight.detach())
+        assert model["1.weight"].norm is not None
+        assert model["1.weight"].bias is not None
+        torch.testing.assert_close(torch.as_tensor(model["4.in_proj_weight"].weight), net[4].in_proj_weight.detach())
+        gates = np.concatenate([model[f"5.weight_ih_l0[{one}]"].weight for one in "ifgo"])
+        torch.testing.assert_close(torch.as_tensor(gates), net[5].weight_ih_l0.detach())
+        torch.testing.assert_close(torch.as_tensor(model["6.weight"].weight), net[6].weight.detach())
+    turned = net[3].weight.detach().reshape(2, 2, 3, 3, 3).swapaxes(1, 2).reshape(6, 2, 3, 3)
+    torch.testing.assert_close(torch.as_tensor(bk.models.load(net)["3.weight"].weight), turned)
+    row = bk.analyze(net[0]).rows[0]  # what reads through it
+    assert row["spectral_norm"] == pytest.approx(np.linalg.norm(net[0].weight.detach().numpy(), 2), rel=1e-6)
+    alone = {"fc.weight_orig": rng.normal(size=(5, 6)), "fc.weight_mask": np.ones((5, 7))}  # of another shape: no mask
+    assert bk.models.load(alone).names == list(alone)
 
 
 def test_many_normalizations_are_read_in_linear_time(monkeypatch):

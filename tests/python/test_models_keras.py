@@ -162,6 +162,49 @@ def test_gates_and_attention(saved, suffix):
 
 
 # -------------------------------------------------------------------------------------------------------------- by hand
+@pytest.mark.parametrize("suffix", FILES)
+def test_names_say_which_layer(saved, suffix):
+    """Keras calls the projections of every attention "query", "key", …: the name of their layer tells them apart."""
+    projections = ("query", "key", "value", "attention_output")
+    wanted = {f"{one}/{part}/kernel" for one in ("first", "second") for part in projections}
+    with bk.models.load(saved / f"repeated{suffix}") as model:
+        assert set(model.names) == wanted | {"branch_transpose/each/inner/kernel"}
+        if model.edges is not None:
+            assert set(model.edges) == {
+                *((f"first/{a}/kernel", f"second/{b}/kernel") for a in projections for b in projections),
+                *((f"second/{a}/kernel", "branch_transpose/each/inner/kernel") for a in projections),
+            }
+
+
+def test_layers_of_one_name_are_told_by_their_place(rng, tmp_path):
+    numbered, old = tmp_path / "a.weights.h5", tmp_path / "a.h5"
+    W = rng.normal(size=(3, 4, 4))
+    with h5py.File(numbered, "w") as file:  # a layer that holds three of one name, two of them in a list
+        file.create_group("layers/block/vars").attrs["name"] = "block"
+        for place, array in zip(("up", "more/dense", "more/dense_1"), W, strict=True):
+            group = file.create_group(f"layers/block/{place}/vars")
+            group.attrs["name"] = "up"
+            group["0"] = array
+    names = [f"block/{place}/kernel" for place in ("more/dense", "more/dense_1", "up")]
+    model = bk.models.load(numbered)
+    assert model.names == names
+    for name, array in zip(names, W[[1, 2, 0]], strict=True):
+        np.testing.assert_array_equal(model[name].weight, array.T)
+    # TensorFlow does not tell the layers of a model within the model from those outside
+    legacy(old, {"dense": {"dense/kernel:0": W[0]}, "inner": {"dense/kernel:0": W[1]}})
+    model = bk.models.load(old)
+    assert model.names == ["dense/kernel", "inner/dense/kernel"]
+    np.testing.assert_array_equal(model["inner/dense/kernel"].weight, W[1].T)
+
+
+def test_a_name_does_not_make_a_convolution_transposed(rng, tmp_path):
+    path, W = tmp_path / "a.weights.h5", rng.normal(size=(3, 3, 2, 5))
+    config = {"layers": [{"class_name": "Conv2D", "config": {"name": "transposed", "filters": 5}}]}
+    legacy(path, {"transposed": {"transposed/kernel:0": W}}, {"class_name": "Sequential", "config": config})
+    (layer,) = bk.models.load(path)
+    assert (layer.kind, layer.shape) == ("conv2d", (5, 2, 3, 3))
+
+
 def legacy(path, layers, config=None):
     """Keras 1 and 2: a group for each layer that lists its weights."""
     with h5py.File(path, "w") as file:

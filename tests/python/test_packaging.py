@@ -36,6 +36,8 @@ def test_installed_files() -> None:
     blas = [path for path in (prefix / "lib").iterdir() if "openblas" in path.name]
     assert len(blas) == 1, "OpenBLAS must be bundled once, and without symlinks (a wheel would store each as a copy)"
     assert not [path for path in prefix.rglob("*") if path.is_symlink()]
+    for library in (prefix / "lib").glob("*.so"):
+        assert b"\0.symtab\0" not in library.read_bytes(), f"{library.name} carries symbols that only debuggers read"
 
 
 def test_typed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 from pathlib import Path
@@ -121,3 +122,11 @@ def test_links_within_the_tree() -> None:
     assert named
     for path in named:
         assert (ROOT / path).exists(), path
+
+
+def test_every_public_name_is_there() -> None:
+    section = README.partition("\n## Names\n")[2].partition("\n## ")[0]
+    for module in ("", ".convolution", ".penalty", ".random_matrix", ".hypergraph", ".models", ".plotting"):
+        names = importlib.import_module(f"brockett{module}").__all__
+        missing = [name for name in names if not re.search(rf"`(?:bk\.)?(?:\w+\.)*{name}\b", section)]
+        assert missing == [], module

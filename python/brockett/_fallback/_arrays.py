@@ -130,7 +130,8 @@ def check_magnitude(argument: str, magnitude: float) -> None:
     if magnitude >= LARGEST or 0 < magnitude < SMALLEST:
         raise InvalidArgument(
             argument,
-            f"largest magnitude {magnitude:.3g} is outside [1e-150, 1e150), its square leaves float64; rescale it",
+            f"largest magnitude {magnitude:.3g} is outside [1e-150, 1e150), its square leaves float64; "
+            "rescale the data",
         )
 
 

@@ -47,6 +47,7 @@ from ._arrays import (
     Host,
     Namespace,
     check_count,
+    check_magnitude,
     check_matrix,
     choose,
     eigenvalues_descending,
@@ -509,6 +510,7 @@ def whitened_svd(W: Array, R: Array, rank: int) -> dict[str, Any]:
     R = symmetric("R", float64(R), m)
     k = min(n, m)
     r = check_count("rank", rank, 0, k) or k
+    check_magnitude("W", max_abs(W))
     # W 2^-w and R 2^-2h, so that their products are near 1
     w, h = exponent(max_abs(W)), exponent(max_abs(R)) // 2
     W64 = shift(float64(W), -w)

@@ -32,14 +32,15 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple[Any,
     Parameters
     ----------
     A : torch.Tensor (…, m, n)
-        float16, bfloat16, float32 or float64. One that requires a gradient, is empty, integer, complex, sparse, or
-        seen by a transform (torch.func, FakeTensor) goes to PyTorch's own function.
+        float16, bfloat16, float32 or float64. One that requires a gradient, is empty, integer, complex, sparse, of a
+        subclass (but for Parameter), or seen by a transform, a mode or a tracer (torch.func, FakeTensor, torch.fx,
+        torch.jit.trace, torch.compile) goes to PyTorch's own function.
     q : int, default 6
         Number of triplets, at most min(m, n).
     niter : int, default 2
         Taken for compatibility: as much is done as the residual needs.
     M : torch.Tensor (…, m, n), optional
-        Subtracted from A first.
+        Subtracted from A first. For one of another dtype, or that could not be A, PyTorch's own function runs, too.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple[Any,
     """
     import torch
 
-    if _hooks.needs_gradient(A) or _hooks.needs_gradient(M) or not _dense_real(A) or _symbolic(A):
+    if not _takes(A, M):
         U, s, V = torch.svd_lowrank(A, q=q, niter=niter, M=M)
         return U, s, V
     matrix = A.detach() if M is None else A.detach() - M.detach()
@@ -84,9 +85,25 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple[Any,
     return U.to(A.dtype), s.to(A.dtype), Vt.mT.contiguous().to(A.dtype)
 
 
-def _dense_real(A: Any) -> bool:
-    """Whether A has entries that brockett can read as PyTorch would: those of integers PyTorch refuses."""
-    return str(A.layout) == "torch.strided" and A.is_floating_point() and A.numel() > 0
+def _takes(A: Any, M: Any = None) -> bool:
+    """Whether the entries of A (less M) are all that PyTorch's answer depends on."""
+    import torch
+
+    if torch.compiler.is_compiling():  # arguments may not be looked at, and the original belongs into the graph
+        return False
+    tensors = [A] if M is None else [A, M]
+    if any(type(one) is not torch.Tensor and type(one) is not torch.nn.Parameter for one in tensors):
+        return False
+    if any(_symbolic(one) for one in tensors):  # asked first: a tracer would write down what follows
+        return False
+    return all(
+        one.dtype == A.dtype
+        and one.layout is torch.strided
+        and one.is_floating_point()
+        and one.numel() > 0
+        and not _hooks.needs_gradient(one)
+        for one in tensors
+    )
 
 
 def _symbolic(A: Any) -> bool:
@@ -230,8 +247,9 @@ def accelerated() -> Iterator[None]:
     Notes
     -----
     ASVD looks both names up in torch when it calls them, so they are bound anew there, for all threads, and to the old
-    values at the end, on exceptions too. Without vectors, U and V of `torch.svd` are zeros that take no memory; what
-    `svd_lowrank` leaves to PyTorch, or wants vectors of `torch.svd`, goes there.
+    values at the end, on exceptions too; calls of functions kept before, or from C++, are not seen.
+    Without vectors, U and V of `torch.svd` are zeros that take no memory; what `svd_lowrank` leaves to PyTorch, or
+    wants vectors of `torch.svd`, goes there.
 
     Examples
     --------
@@ -245,8 +263,7 @@ def accelerated() -> Iterator[None]:
 
     def low_rank(old: Callable[..., Any]) -> Callable[..., Any]:
         def replaced(A: Any, q: int | None = 6, niter: int | None = 2, M: Any = None) -> Any:
-            plain = isinstance(A, torch.Tensor) and _dense_real(A) and not _symbolic(A)
-            if q is None or not plain or _hooks.needs_gradient(A) or _hooks.needs_gradient(M):
+            if q is None or not _takes(A, M):
                 return old(A, q=q, niter=niter, M=M)
             return svd_lowrank(A, q, 2, M)
 
@@ -254,8 +271,7 @@ def accelerated() -> Iterator[None]:
 
     def values(old: Callable[..., Any]) -> Callable[..., Any]:
         def replaced(input: Any, some: bool = True, compute_uv: bool = True, *, out: Any = None) -> Any:
-            plain = isinstance(input, torch.Tensor) and _dense_real(input) and not _symbolic(input)
-            if compute_uv or out is not None or not plain or _hooks.needs_gradient(input):
+            if compute_uv or out is not None or not _takes(input):
                 return old(input, some, compute_uv, out=out)
             S = singular_values(input.detach()).to(input.dtype)
             m, n = input.shape[-2:]

@@ -88,11 +88,15 @@ class Hessian:
         NonFinite, InvalidArgument, InvalidType
             Named after the layer; nothing was added.
         """
+        import torch
+
         acc = _hooks.moments_of_inputs(self.layer, inp, mask, self.name, self._precision)
-        if self.nsamples == 0:
-            self._total = _hooks.total(acc)
-        elif acc.n_samples:
-            self._total.add_(acc.matrix(), alpha=acc.weight)
+        # What is made under torch.inference_mode could not be added to outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            if self.nsamples == 0:
+                self._total = _hooks.total(acc)
+            elif acc.n_samples:
+                self._total.add_(acc.matrix(), alpha=acc.weight)
         self.nsamples += _n_added(self.layer, inp)
 
     def matrix(self) -> Any:
@@ -171,7 +175,8 @@ def accumulate_hessian(
     module : torch.nn.Module
         The layer.
     H : torch.Tensor (n_features, n_features)
-        Changed in place; pass float64 to lose nothing between batches.
+        Changed in place; pass float64 to lose nothing between batches. One made under ``torch.inference_mode`` can be
+        changed inside that mode only.
     num_samples : int or torch.Tensor
         n before this batch; a tensor is changed in place.
     normalized : bool, default True
@@ -211,6 +216,13 @@ def accumulate_hessian(
     where = _hooks.layer_argument(module, name)
     if not isinstance(H, torch.Tensor) or not H.is_floating_point() or H.ndim != 2:
         raise InvalidType("H", f"expected a square matrix of floats (torch.Tensor), got {_described(H)}")
+    for argument, tensor in (("H", H), ("num_samples", num_samples)):
+        if isinstance(tensor, torch.Tensor) and tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise InvalidArgument(
+                argument,
+                "was made under torch.inference_mode and is to be changed in place: call inside that mode, or pass a "
+                "clone made outside of it",
+            )
     moved = inp.to(H.device) if isinstance(inp, torch.Tensor) else inp
     acc = _hooks.moments_of_inputs(module, moved, None, name, precision)
     if tuple(H.shape) != (acc.n_features, acc.n_features):

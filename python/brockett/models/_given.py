@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,25 +99,60 @@ def module_entries(module: Any, torch: Any, argument: str) -> list[Entry]:
     """Parameters of a module in the order of its modules, and the buffers that belong to them."""
     entries: list[Entry] = []
     seen: set[int] = set()
+    evaluated: set[int] = set()  # modules of parametrizations whose result is an entry, so their parameters are none
     modules = dict(module.named_modules())
     for path, owner in modules.items():
+        if id(owner) in evaluated:
+            continue
         # The parameters of a parametrized weight lie in a module below that of the weight.
         said = _owner(modules.get(path.rpartition("parametrizations.weight")[0].rstrip("."), owner)
                       if "parametrizations.weight" in path else owner, torch)  # fmt: skip
         for leaf, tensor in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
             parameter = isinstance(tensor, torch.nn.Parameter)
             wanted = parameter or leaf in _BUFFERS or (leaf in _QUANTIZED_BUFFERS and isinstance(tensor, torch.Tensor))
+            wanted = wanted or (leaf.endswith("_mask") and hasattr(owner, f"{leaf.removesuffix('mask')}orig"))
             if not wanted or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
             name = f"{path}.{leaf}" if path else leaf
-            if torch.nn.parameter.is_lazy(tensor):
-                raise InvalidArgument(argument, f"{name} is not initialized yet: run the module once")
-            if tensor.device.type == "meta":
-                raise InvalidArgument(argument, f"{name} is on the meta device: it has a shape and no numbers")
+            _check_has_numbers(name, tensor, torch, argument)
             entries.append((array_tensor(name, tensor.detach()), said))
+        for leaf, how in _parametrizations(owner, torch):
+            name = f"{path}.{leaf}" if path else leaf
+            evaluated |= {id(one) for one in how.modules()}
+            for tensor in how.parameters():
+                _check_has_numbers(name, tensor, torch, argument)
+            entries.append((_parametrized(name, how, torch), said))
         entries += _packed(path, owner, torch)
     return entries
+
+
+def _check_has_numbers(name: str, tensor: Any, torch: Any, argument: str) -> None:
+    if torch.nn.parameter.is_lazy(tensor):
+        raise InvalidArgument(argument, f"{name} is not initialized yet: run the module once")
+    if tensor.device.type == "meta":
+        raise InvalidArgument(argument, f"{name} is on the meta device: it has a shape and no numbers")
+
+
+def _parametrizations(owner: Any, torch: Any) -> list[tuple[str, Any]]:
+    """Parametrized tensors of a module, but for those whose tensors alone say what is made of them (`_names`)."""
+    if not torch.nn.utils.parametrize.is_parametrized(owner):
+        return []
+    return [
+        (leaf, how)
+        for leaf, how in owner.parametrizations.items()
+        if leaf != "weight" or len(how) > 1 or type(how[0]).__name__ not in ("_WeightNorm", "_SpectralNorm")
+    ]
+
+
+def _parametrized(name: str, how: Any, torch: Any) -> Tensor:
+    """What a parametrization makes, by a copy in evaluation mode: one in training may change with each use."""
+
+    def load() -> Any:
+        with torch.no_grad():
+            return copy.deepcopy(how).eval()().detach()
+
+    return replace(array_tensor(name, load()), read=load)
 
 
 def _owner(owner: Any, torch: Any) -> Owner:
@@ -132,6 +169,8 @@ def _owner(owner: Any, torch: Any) -> Owner:
 
 def _packed(path: str, owner: Any, torch: Any) -> list[Entry]:
     """Weights of quantized modules, which lie behind methods."""
+    if isinstance(inspect.getattr_static(type(owner), "weight", None), property):  # parametrized: asking computes it
+        return []
     packed = getattr(owner, "weight", None)
     if not inspect.ismethod(packed):
         return []

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from .. import _arrays, _files
 from .._errors import FileFormatError
 from ._keras_graph import KerasGraph, snake
-from ._model import Layer, Norm, Resource, Tensor, conv_kind, why_declined
+from ._model import Layer, Norm, Resource, Tensor, conv_kind, uniquely_named, why_declined
 from ._names import parts_of
 from ._tensor_files import natural
 
@@ -46,9 +47,13 @@ _HEADS = {
 
 @dataclass(frozen=True, eq=False)
 class _Unit:
-    """What one Keras layer stores: `kind` is its class in snake case, `node` its name in the configuration."""
+    """What one Keras layer stores: `kind` is its class in snake case, `node` its name in the configuration.
+
+    `name` is the layer's own after those of the layers that hold it, `place` where it lies in the file.
+    """
 
     name: str
+    place: str
     kind: str
     node: str
     last: str
@@ -74,7 +79,7 @@ def keras_layers(
         reading = _Reading(path, h5py, graph)
         weights = reading.group(file, "model_weights") if "model_weights" in file else file
         names = _listed(weights.attrs, "layer_names")
-        units = list(reading.legacy(weights, names) if names is not None else reading.numbered(file))
+        units = _told_apart(list(reading.legacy(weights, names) if names is not None else reading.numbered(file)))
         layers: list[Layer] = []
         owners: list[str] = []
         for unit in units:
@@ -83,6 +88,7 @@ def keras_layers(
             owners += [unit.node] * len(made)
     if not layers:
         raise FileFormatError(f"{path}: is HDF5, but holds no layers of Keras")
+    layers = uniquely_named(layers)
     if config is None:
         return layers, None
     weighty = {k: node for k, node in enumerate(owners) if len(layers[k].shape) > 1}
@@ -96,6 +102,20 @@ def keras_layers(
                 eps = float(graph.settings(follows[node]).get("epsilon", 1e-3))
                 layers[k] = replace(layers[k], norm=Norm(norm.name, eps, norm.tensors, resource))
     return layers, [(layers[a].name, layers[b].name) for a, b in edges]
+
+
+def _told_apart(units: Sequence[_Unit]) -> list[_Unit]:
+    """Layers that share a name, as those of one class within another may, have that of their place in the file."""
+    times = Counter(unit.name for unit in units)
+
+    def moved(tensor: Tensor, unit: _Unit) -> Tensor:
+        return replace(tensor, name=f"{unit.place}/{tensor.name.rpartition('/')[2]}")
+
+    return [
+        unit if times[unit.name] == 1
+        else replace(unit, variables={role: moved(one, unit) for role, one in unit.variables.items()})
+        for unit in units
+    ]  # fmt: skip
 
 
 def _unzipped(path: str) -> tuple[bytes, Any]:
@@ -176,7 +196,8 @@ class _Reading:
                 parts = [layer, *owner.split("/")]
                 node = next((part for part in reversed(parts) if part in self.graph.nodes), layer)
                 kind = next((k for k in map(self.graph.kind, reversed(parts)) if k), "")
-                yield _Unit(owner, kind or _unnumbered(parts[-1]), node, parts[-1], variables)
+                place = owner if owner.split("/")[0] == layer else f"{layer}/{owner}"
+                yield _Unit(owner, place, kind or _unnumbered(parts[-1]), node, parts[-1], variables)
 
     def numbered(self, file: Any) -> Iterator[_Unit]:
         """Keras 3: "layers/conv2d_1/vars/0", with the layer's own name as an attribute of vars."""
@@ -188,11 +209,12 @@ class _Reading:
             variables = self.group(file, f"{path}/vars")
             if not len(variables) or (parts and parts[0].startswith("optimizer")):
                 continue
-            above = path.rpartition("/")[0]
             own, last = called[path] or "/".join(parts), parts[-1] if parts else "vars"
-            name = f"{called[above]}/{own}" if last == "cell" and called.get(above) else own
-            nodes = [called.get("/".join(path.split("/")[:k])) for k in range(len(path.split("/")), 0, -1)]
-            node = next((one for one in nodes if one in self.graph.nodes), own)
+            steps = path.split("/")
+            holders = [called.get("/".join(steps[:k])) for k in range(len(steps), 0, -1)]
+            name = "/".join(one for one in reversed(holders[1:]) if one) + f"/{own}" if called[path] else own
+            name = name.lstrip("/")
+            node = next((one for one in holders if one in self.graph.nodes), own)
             kind = self.graph.kind(own) or _unnumbered(last)
             if last == "cell":
                 kind = next(
@@ -203,7 +225,7 @@ class _Reading:
                 role: self.tensor(f"{name}/{role}", self.group(variables, key))
                 for role, key in zip(roles, sorted(variables, key=natural), strict=False)
             }
-            yield _Unit(name, kind, node or own, last, arrays)
+            yield _Unit(name, "/".join(parts), kind, node or own, last, arrays)
 
     def _roles(self, kind: str, count: int, node: str | None) -> list[str]:
         known = next((roles for start, roles in _NUMBERED.items() if kind.startswith(start)), ("kernel", "bias"))
@@ -304,7 +326,7 @@ class _Layers:
                 channels,
                 self._bias(whole[0]) if "pointwise_kernel" not in self.unit.variables else None,
             )
-        transposed = "transpose" in kind or "transpose" in self.unit.name
+        transposed = "transpose" in (kind or self.unit.name.rpartition("/")[2])
         if transposed:  # (k…, out, in)
             turned, order = (shape[first], shape[second], *shape[:axes]), (first, second, *space)
         else:

@@ -14,7 +14,7 @@ from .. import _options
 from .._errors import FileFormatError, InvalidArgument, InvalidType
 from . import _given, _names, _tensor_files
 from ._checkpoint import LEGACY_MAGIC, checkpoint, flat, nested
-from ._model import Layer, Model, Resource, Tensor, matches, some
+from ._model import Layer, Model, Resource, Tensor, matches, some, uniquely_named
 
 __all__ = ["is_source", "load", "open_model"]
 
@@ -71,7 +71,9 @@ def load(
     Tensors that are no layers (integers, scalars, state of an optimizer) are kept with the reason in `Layer.declined`;
     biases, statistics and scales belong to their layer. Quantized weights are read as the numbers they stand for where
     the scale lies beside them by a known convention: ONNX's DequantizeLinear and QLinear operators, PyTorch's quantized
-    modules, ``weight_scale``, ``weight_scale_inv``, ``scales`` and ``SCB``.
+    modules, ``weight_scale``, ``weight_scale_inv``, ``scales`` and ``SCB``. Pruned weights (``weight_orig`` and
+    ``weight_mask`` of torch.nn.utils.prune) are read as their product. Parametrized weights of a module are what it
+    computes in evaluation mode; files and state dicts tell only weight_norm and spectral_norm, alone.
 
     Which normalization follows which layer is exact for ONNX and for Keras files with the model. Where there are only
     names or an order, it is the next module under the same parent with as many channels (modules and checkpoints), or
@@ -146,24 +148,12 @@ def open_model(
             raise InvalidArgument(argument, "expected at least one layer, got none")
     if fold:
         layers = [layer.with_norm_folded() for layer in layers]
-    return Model(_unique(layers), resource, edges)
+    return Model(uniquely_named(layers), resource, edges)
 
 
 def _one_layer(mapping: Mapping[Any, Any]) -> bool:
     """What describes one layer has a weight and no other names than those that a layer has."""
     return set(mapping) <= {"weight", "bias", "norm", "groups", "transposed", "name"}
-
-
-def _unique(layers: list[Layer]) -> list[Layer]:
-    """Names are keys: a second layer of the same name gets a number (ONNX names may repeat in subgraphs)."""
-    from dataclasses import replace
-
-    seen: dict[str, int] = {}
-    found = []
-    for layer in layers:
-        seen[layer.name] = seen.get(layer.name, 0) + 1
-        found.append(layer if seen[layer.name] == 1 else replace(layer, name=f"{layer.name} ({seen[layer.name]})"))
-    return found
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

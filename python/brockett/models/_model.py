@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
@@ -12,7 +13,7 @@ from typing import Any, overload
 from .. import _arrays
 from .._errors import InvalidArgument, InvalidType
 
-__all__ = ["Layer", "Model", "Norm", "Resource", "Tensor", "conv_kind", "matches", "why_declined"]
+__all__ = ["Layer", "Model", "Norm", "Resource", "Tensor", "conv_kind", "matches", "uniquely_named", "why_declined"]
 
 
 class Resource:
@@ -317,6 +318,21 @@ class Model(Sequence[Layer]):
         names = {layer.name for layer in layers}
         edges = None if self.edges is None else [pair for pair in self.edges if names.issuperset(pair)]
         return Model(layers, self._resource, edges)
+
+
+def uniquely_named(layers: Sequence[Layer]) -> list[Layer]:
+    """Names are keys: a second layer of the same name gets a number."""
+    times: Counter[str] = Counter()
+    taken: set[str] = set()
+    found = []
+    for layer in layers:
+        name = layer.name
+        while name in taken:
+            times[layer.name] += 1
+            name = f"{layer.name} ({times[layer.name] + 1})"
+        taken.add(name)
+        found.append(layer if name == layer.name else replace(layer, name=name))
+    return found
 
 
 def some(names: Sequence[str]) -> str:

@@ -88,6 +88,7 @@ class _Reading:
         self, entries: Sequence[tuple[Tensor, Owner | None] | Layer], resource: Resource, split: Sequence[str]
     ) -> None:
         self.resource, self.split = resource, split
+        entries = _pruned(entries)
         self.entries: list[str | Layer] = []
         self.tensors: dict[str, Tensor] = {}
         self.owners: dict[str, Owner] = {}
@@ -107,6 +108,8 @@ class _Reading:
                 self.owners[name] = one[1]
         self.titles = {_title(name): name for name in reversed(self.tensors)} | {name: name for name in self.tensors}
         self.input_first = self._gpt2()
+        self.parametrized = Counter(name.partition("parametrizations.weight.")[0] for name in self.tensors
+                                    if "parametrizations.weight." in name)  # fmt: skip
 
     # --- which tensors belong together --------------------------------------------------------------------------------
 
@@ -142,9 +145,11 @@ class _Reading:
             bias = ".".join(
                 part for part in (owner.removesuffix("parametrizations.weight").rstrip("."), "bias") if part
             )
-            if leaf == "original1" and has("original0"):
+            # One parametrization; of another one after it only what it stores is seen here.
+            stored = self.parametrized[owner.removesuffix("parametrizations.weight")]
+            if leaf == "original1" and has("original0") and stored == 2:
                 return self._there({"weight": name, "g": at("original0"), "bias": bias})
-            if leaf == "original" and has("0._u") and has("0._v"):
+            if leaf == "original" and has("0._u") and has("0._v") and stored == 3:
                 return self._there({"weight": name, "u": at("0._u"), "v": at("0._v"), "bias": bias})
             return None
         if _RECURRENT.fullmatch(leaf):
@@ -331,6 +336,27 @@ class _Reading:
         return Norm(layer.name, self.owners.get(name, Owner()).eps, tensors, self.resource)
 
 
+def _pruned(entries: Sequence[tuple[Tensor, Owner | None] | Layer]) -> list[tuple[Tensor, Owner | None] | Layer]:
+    """What torch.nn.utils.prune stores in two, weight_orig and weight_mask, as the product that layers work with."""
+    there = {one[0].name: one[0] for one in entries if not isinstance(one, Layer)}
+    masks = {}
+    for name, tensor in there.items():
+        base = name.removesuffix("_orig")
+        mask = there.get(f"{base}_mask")
+        if base != name and base not in there and mask is not None and mask.shape == tensor.shape:
+            masks[name] = mask
+    stored = masks.keys() | {mask.name for mask in masks.values()}
+    found: list[tuple[Tensor, Owner | None] | Layer] = []
+    for one in entries:
+        if isinstance(one, Layer) or one[0].name not in stored:
+            found.append(one)
+        elif one[0].name in masks:
+            tensor, mask = one[0], masks[one[0].name]
+            whole = replace(tensor, name=tensor.name.removesuffix("_orig"), read=_masked(tensor, mask))
+            found.append((whole, one[1]))
+    return found
+
+
 def _title(name: str) -> str:
     """A parametrized weight has the name of the weight."""
     if ".parametrizations.weight." in f".{name}":
@@ -413,6 +439,16 @@ def _spectrally_normed(weight: Tensor, left: Tensor, right: Tensor) -> Callable[
         axis = 0 if W.shape[0] == u.size else 1
         sigma = u @ np.moveaxis(W, axis, 0).reshape(u.size, -1) @ v
         return (W / sigma).astype(dtype)
+
+    return load
+
+
+def _masked(weight: Tensor, mask: Tensor) -> Callable[[], Any]:
+    """Weights times the mask of those that pruning has kept."""
+
+    def load() -> Any:
+        (W, dtype), (kept, _) = _host64(weight), _host64(mask)
+        return (W * kept).astype(dtype)
 
     return load
 

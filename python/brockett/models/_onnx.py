@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import _files
-from ._model import Layer, Norm, Resource, Tensor, conv_kind, why_declined
+from ._model import Layer, Norm, Resource, Tensor, conv_kind, uniquely_named, why_declined
 from ._names import exchanged, parts_of
 from ._onnx_constants import Constant, Constants, read_model
 from ._quantized import block_size, scaled
@@ -82,12 +82,8 @@ class _Reading:
         self.rest: dict[str, tuple[Constant, str]] = {}
 
     def result(self) -> tuple[list[Layer], list[tuple[str, str]]]:
-        layers, names = list(self.layers), [layer.name for layer in self.layers]
-        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-        for name in twice:  # as `load` would number them, but for the edges, too
-            for count, k in enumerate([k for k, one in enumerate(names) if one == name], 1):
-                names[k] = name if count == 1 else f"{name} ({count})"
-        layers = [one if one.name == name else replace(one, name=name) for one, name in zip(layers, names, strict=True)]
+        layers = uniquely_named(self.layers)
+        names = [layer.name for layer in layers]
         for name, (constant, operator) in self.rest.items():
             if name in self.used or name in names:
                 continue
