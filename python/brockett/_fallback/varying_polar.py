@@ -1,8 +1,8 @@
 """The polar factor of [V G, B], of which a few columns vary with G, by what one SVD of B tells about all G.
 
 polar(M) = M (Mᵀ M)^(-1/2) = 2/π ∫ M (Mᵀ M + t²)⁻¹ dt over t > 0. With B Bᵀ = X S² Xᵀ, D = Xᵀ V, w = 1/(S² + t²) and
-A(t) = Dᵀ diag(w) D, the varying columns of M (Mᵀ M + t²)⁻¹ are X diag(w) D G N⁻¹, N = I + Gᵀ A G. The integrand is
-analytic in log t in a strip of width π, where the trapezoidal rule of step h errs by exp(-π²/h) (Trefethen and Weideman,
+A(t) = Dᵀ diag(w) D, the varying columns of M (Mᵀ M + t²)⁻¹ are X diag(w) D G N⁻¹, N = I + Gᵀ A G. That is
+analytic in log t in a strip of width π, where the trapezoidal rule of step h errs by exp(-π²/h) (Trefethen, Weideman,
 SIAM Review 56 (2014) 385).
 """
 
