@@ -271,7 +271,13 @@ template <class T>
 void solve_leading(const Context& context, const Preactivations::Impl& y, const PenaltyBasis& basis,
                    MatrixView<const T> W, const DescrambleParams& params, Descrambling<T>& out) {
   const index_t n = y.n;
-  const bool all = reduced_order(basis, params.rank) >= n;
+  // Where the reduced problem is nearly as large as the whole one, its products and factorizations take longer than a
+  // decomposition of everything, of which the tail is one cluster.
+  const auto whole = [&](index_t rank) {
+    const index_t order = reduced_order(basis, rank);
+    return order >= n || (params.gauge != GaugeKind::canonical && 8 * order >= 7 * n);
+  };
+  const bool all = whole(params.rank);
   const Principal principal = leading(y, params.rank + 1, all);
   context.check_interrupt();
   const auto& values = principal.values;
@@ -297,7 +303,7 @@ void solve_leading(const Context& context, const Preactivations::Impl& y, const 
   out.optimum = kNaN;
   out.bound = least_cost(basis.lambda(), spectrum.variances, spectrum.next, spectrum.rest);
 
-  if (reduced_order(basis, r) >= n) {
+  if (all && whole(r)) {
     std::vector<index_t> cut = clusters;
     cut.push_back(n);
     const Buffer<double> Pt = minimiser(context, basis, principal.U, std::move(cut), params, out.gauge_conditioning);

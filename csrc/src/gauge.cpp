@@ -6,6 +6,7 @@
 
 #include "check.hpp"
 #include "signs.hpp"
+#include "varying_polar.hpp"
 
 namespace brockett {
 
@@ -159,7 +160,7 @@ void Gauge::rotate_small(const std::vector<Small>& polars, Mat<double> out) cons
 // Z <- (G H)^T maximising tr(G H K) over a component whose blocks and clusters overlap, by alternating polar factors
 // (each step is the exact maximum given the other factor, so the trace never falls). H first: with rank-deficient data
 // the large cluster is the null space, and G touches only the one block that it cuts.
-double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double> Z, bool flip) const {
+double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double> Z, bool flip) {
   const index_t lo = c.part.lo, d = c.part.size;
   Buffer<double> Gt(la_, d, d), Ht(la_, d, d), product(la_, d, d);
   la_.set_identity(Gt);
@@ -210,44 +211,132 @@ double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double
   };
 
   index_t weak_cluster = 0, weak_block = 0, ignored = 0;
-  double in_clusters = 0, in_blocks = 0, before = -std::numeric_limits<double>::infinity();
-  Buffer<double> arrived, moved;  // where the step before ended, and how far it went
-  bool extrapolated = false;
-  for (int sweep = 0, still = 0; sweep < kMaxSweeps; ++sweep) {
-    Buffer<double> step_now = packed();
-    in_clusters = clusters_step(-1, weak_cluster);
-    in_blocks = blocks_step(-1, weak_block);
-    const double trace = la_.dot(Gt, product);
-    if (extrapolated && trace < before) {  // too far: on from where the step before ended
-      unpack(arrived, Gt);
-      moved = {};
+  double in_clusters = 0, in_blocks = 0;
+  // from Gt on, `sweep` taking it to the next and telling the trace there, until that has not risen `patience` times
+  const auto climb = [&](int patience, auto&& sweep) {
+    double before = -std::numeric_limits<double>::infinity();
+    Buffer<double> arrived, moved;  // where the step before ended, and how far it went
+    bool extrapolated = false;
+    for (int count = 0, still = 0; count < kMaxSweeps; ++count) {
+      Buffer<double> step_now = packed();
+      const double trace = sweep();
+      if (extrapolated && trace < before) {  // too far: on from where the step before ended
+        unpack(arrived, Gt);
+        moved = {};
+        extrapolated = false;
+        continue;
+      }
+      Buffer<double> now = packed();
+      la_.scale(-1.0, step_now);
+      la_.add(1.0, now, step_now);
+      still = trace - before <= 1e-15 * std::abs(trace) ? still + 1 : 0;
+      if (la_.norm(step_now) <= kSettled || still == patience) break;
+      before = trace;
+      // Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the secant
+      // method where one angle is all that is free), and back onto the orthogonal matrices.
       extrapolated = false;
-      continue;
+      if (moved.data()) {
+        la_.add(-1.0, step_now, moved);
+        const double change = la_.norm(moved);
+        const double share = change > 0 ? la_.dot(step_now, moved) / change / change : 0;
+        if (std::isfinite(share) && share > -1) {
+          la_.scale(-share, arrived);
+          la_.add(1 + share, now, arrived);
+          unpack(arrived, product);
+          step(c.crossing_blocks, Gt, -1, ignored);
+          extrapolated = true;
+        }
+      }
+      arrived = std::move(now);
+      moved = std::move(step_now);
     }
-    Buffer<double> now = packed();
-    la_.scale(-1.0, step_now);
-    la_.add(1.0, now, step_now);
-    still = trace - before <= 1e-15 * std::abs(trace) ? still + 1 : 0;
-    if (la_.norm(step_now) <= kSettled || still == 2) break;
-    before = trace;
-    // Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the secant
-    // method where one angle is all that is free), and back onto the orthogonal matrices.
-    extrapolated = false;
-    if (moved.data()) {
-      la_.add(-1.0, step_now, moved);
-      const double change = la_.norm(moved);
-      const double share = change > 0 ? la_.dot(step_now, moved) / change / change : 0;
-      if (std::isfinite(share) && share > -1) {
-        la_.scale(-share, arrived);
-        la_.add(1 + share, now, arrived);
-        unpack(arrived, product);
-        step(c.crossing_blocks, Gt, -1, ignored);
-        extrapolated = true;
+  };
+
+  // A wide cluster whose ends are cut by narrow blocks: few columns of what it takes the polar factor of depend on G.
+  if (c.crossing_clusters.size() == 1 && VaryingPolar::pays(c.crossing_clusters[0].size, columns)) {
+    const Part wide = c.crossing_clusters[0];
+    const index_t first = wide.lo - lo, q = wide.size;
+    Buffer<double> B(la_, q, q), V(la_, q, columns);
+    la_.copy(K.block(first, first, q, q), B);
+    std::vector<index_t> positions;  // of the crossing blocks, and those of them that lie in the cluster
+    std::vector<index_t> varying;
+    for (const Part& b : c.crossing_blocks) {
+      for (index_t i = b.lo - lo; i < b.lo - lo + b.size; ++i) {
+        la_.copy(K.block(first, i, q, 1), V.mat().columns(static_cast<index_t>(positions.size()), 1));
+        if (i >= first && i < first + q) {
+          la_.fill(B.mat().columns(i - first, 1), 0.0);
+          varying.push_back(static_cast<index_t>(positions.size()));
+        }
+        positions.push_back(i);
       }
     }
-    arrived = std::move(now);
-    moved = std::move(step_now);
+    const VaryingPolar polar_of(la_, B, V);
+    const index_t p = static_cast<index_t>(varying.size());
+    const auto at = [](index_t i) { return static_cast<std::size_t>(i); };
+    std::vector<double> fixed(at(columns * columns));  // K between the crossing blocks
+    {
+      Buffer<double> between(la_, columns, columns);
+      for (index_t a = 0; a < columns; ++a) {
+        for (const Part& b : c.crossing_blocks) {
+          const auto to = std::lower_bound(positions.begin(), positions.end(), b.lo - lo) - positions.begin();
+          la_.copy(K.block(b.lo - lo, positions[at(a)], b.size, 1), between.mat().block(to, a, b.size, 1));
+        }
+      }
+      la_.download(between, fixed.data());
+    }
+    std::vector<double> packed_now(at(height * columns)), G(at(columns * p)), R, HK;
+    climb(10, [&] {  // the angle is known better than the trace tells
+      la_.download(packed(), packed_now.data());
+      std::fill(G.begin(), G.end(), 0.0);
+      const auto gather = [&](auto&& f) {  // f(first position, size) of the crossing blocks, counted through
+        index_t from = 0;
+        for (const Part& b : c.crossing_blocks) {
+          f(from, b.size);
+          from += b.size;
+        }
+      };
+      gather([&](index_t from, index_t size) {  // rows of G^T that belong to the cluster
+        for (index_t v = 0; v < p; ++v) {
+          const index_t row = varying[at(v)] - from;
+          if (row < 0 || row >= size) continue;
+          for (index_t a = 0; a < size; ++a) G[at(from + a + v * columns)] = packed_now[at(row + (from + a) * height)];
+        }
+      });
+      double trace = polar_of(G, p, R);
+      HK = fixed;
+      for (index_t v = 0; v < p; ++v) {
+        for (index_t a = 0; a < columns; ++a) {
+          HK[at(varying[at(v)] + a * columns)] = R[at(v + a * p)];
+          trace -= R[at(v + a * p)] * G[at(a + v * columns)];
+        }
+      }
+      Buffer<double> between(la_, columns, columns);
+      la_.upload(HK.data(), between);
+      for (std::size_t i = 0, from = 0; i < c.crossing_blocks.size(); ++i) {
+        const Part& b = c.crossing_blocks[i];
+        const auto corner = static_cast<index_t>(from);
+        la_.copy(between.mat().block(corner, corner, b.size, b.size),
+                 product.mat().block(b.lo - lo, b.lo - lo, b.size, b.size));
+        from += at(b.size);
+      }
+      step(c.crossing_blocks, Gt, -1, ignored);
+      la_.download(packed(), packed_now.data());
+      gather([&](index_t from, index_t size) {
+        for (index_t a = from; a < from + size; ++a) {
+          for (index_t row = 0; row < size; ++row) {
+            trace += packed_now[at(row + a * height)] * HK[at(from + row + a * columns)];
+          }
+        }
+      });
+      return trace;
+    });
   }
+  climb(2, [&] {
+    ++sweeps_;
+    in_clusters = clusters_step(-1, weak_cluster);
+    in_blocks = blocks_step(-1, weak_block);
+    return la_.dot(Gt, product);
+  });
   if (flip) {
     if (in_blocks <= in_clusters) {
       blocks_step(weak_block, ignored);
@@ -262,6 +351,7 @@ double Gauge::solve_crossing(const Component& c, Mat<const double> K, Mat<double
 Buffer<double> Gauge::nearest(Mat<const double> K, bool flip) {
   Buffer<double> out(la_, U_.rows, U_.cols);
   std::vector<Small> small;
+  sweeps_ = 0;
   small_polars(K, small, -1);
 
   std::vector<double> smallest(components_.size());

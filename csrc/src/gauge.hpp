@@ -33,6 +33,8 @@ class Gauge {
 
   /// Smallest singular value of the block overlaps that the last nearest() used.
   double conditioning() const { return conditioning_; }
+  /// Alternations of whole polar factors that the last nearest() took where blocks and clusters cross.
+  int sweeps() const { return sweeps_; }
 
  private:
   // positions [lo, lo + size) of the spectrum that are solved together
@@ -55,7 +57,7 @@ class Gauge {
   void small_polars(linalg::Mat<const double> K, std::vector<Small>& out, index_t flipped) const;
   double polar(linalg::Mat<const double> K, linalg::Mat<double> out, bool flip) const;
   void rotate_small(const std::vector<Small>& polars, linalg::Mat<double> out) const;
-  double solve_crossing(const Component& c, linalg::Mat<const double> K, linalg::Mat<double> Z, bool flip) const;
+  double solve_crossing(const Component& c, linalg::Mat<const double> K, linalg::Mat<double> Z, bool flip);
 
   const Context& context_;
   linalg::LinAlg<double>& la_;
@@ -63,6 +65,7 @@ class Gauge {
   linalg::Mat<const double> U_;
   std::vector<Component> components_;
   double conditioning_ = 0;
+  int sweeps_ = 0;
 };
 
 }  // namespace brockett

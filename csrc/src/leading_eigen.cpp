@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "gram.hpp"
 #include "krylov.hpp"
 #include "lanczos.hpp"
 #include "scaled_copy.hpp"
+#include "svd_costs.hpp"
 
 namespace brockett {
 
@@ -41,21 +43,12 @@ class MomentMap final : public LinearMap<double> {
   Mat<const double> C_;
 };
 
-/// Seconds of one core, as in svd_costs.cpp; what counts is their ratio.
-struct Costs {
-  double direct = 0, krylov = 0, columns = 0;
-};
-
-Costs costs(index_t order, index_t count) {
-  const double n = static_cast<double>(order), k = static_cast<double>(count);
-  const double width = count <= 32 ? 8 : 16;
-  const double depth = std::min(n, 3 * k + 8 * width);
-  Costs c;
-  c.columns = std::min(n, 10 * k + 8 * width);
-  c.direct = n * n * n * (7e-11 + 2.3e-10 * std::min(1.0, 2 * k / n));
-  c.krylov = 2 * n * n * c.columns / 4e10 + 2.4 * n * depth * c.columns / 4e10 + 8e-10 * depth * depth * depth +
-             4 * n * n * k / 4e10 + 1.2e-4 * c.columns / width;
-  return c;
+/// (sum of the eigenvalues)^2 over the sum of their squares: how many of them share the sum.
+double spread(linalg::LinAlg<double>& la, Mat<const double> C) {
+  std::vector<double> diagonal(at(C.rows));
+  la.download(Mat<const double>(C.data, 1, C.rows, C.ld + 1), diagonal.data());
+  const double ratio = std::accumulate(diagonal.begin(), diagonal.end(), 0.0) / la.norm(C);
+  return std::isfinite(ratio) ? ratio * ratio : 0;
 }
 
 /// The vectors in the span of X (n x k, orthonormal) that diagonalize C there, in its place; their residual is measured.
@@ -171,11 +164,13 @@ LeadingEigen by_decomposition(const Context& context, Mat<const double> C, index
 
 LeadingEigen leading_eigen(const Context& context, Mat<const double> C, index_t count, double noise,
                            LeadingMethod method) {
-  const Costs c = costs(C.rows, count);
-  if (method == LeadingMethod::krylov || (method == LeadingMethod::automatic && c.krylov < c.direct)) {
+  const double n = static_cast<double>(C.rows), product = 2 * n * n;
+  const KrylovCosts krylov =
+      krylov_costs(C.rows, count, product, 2 * product, 4e10, spread(context.backend().full(), C));
+  const double direct = eigen_seconds(C.rows, count);
+  if (method == LeadingMethod::krylov || (method == LeadingMethod::automatic && krylov.seconds < direct)) {
     // a spectrum harder than the model's is given up where the decomposition would have been done
-    const double limit =
-        method == LeadingMethod::krylov ? 10 * static_cast<double>(C.rows) + 64 : 2 * c.direct / c.krylov * c.columns;
+    const double limit = method == LeadingMethod::krylov ? 10 * n + 64 : 2 * direct / krylov.seconds * krylov.columns;
     const Scaled<double> safe = scaled<double>(context.backend(), C);  // residuals are squared
     if (auto out = by_krylov(context, safe.M, count, limit)) {
       for (auto& v : out->values) v /= safe.scale;

@@ -5,6 +5,7 @@
 
 #include "descramble_fixture.hpp"
 #include "gauge.hpp"
+#include "varying_polar.hpp"
 
 namespace brockett::test {
 namespace {
@@ -249,6 +250,98 @@ TYPED_TEST(GaugeTest, a_rank_makes_the_rest_one_cluster) {
       const RealMatrix rows = Q.block(lo, 0, d, n), U = p.U.block(0, lo, n, d);
       EXPECT_LE(difference(times(rows.transposed(), rows), times(U, U.transposed())), 1e-12 + 40 * this->eps);
     }
+  }
+}
+
+linalg::Buffer<double> uploaded(linalg::LinAlg<double>& la, const RealMatrix& M) {
+  linalg::Buffer<double> out(la, M.rows, M.cols);
+  std::vector<double> host;
+  for (index_t j = 0; j < M.cols; ++j) {
+    for (index_t i = 0; i < M.rows; ++i) host.push_back(static_cast<double>(M(i, j)));
+  }
+  la.upload(host.data(), out);
+  return out;
+}
+
+Real nuclear_norm(const RealMatrix& M) {
+  Real sum = 0;
+  for (const Real s : jacobi_svd(M).s) sum += s;
+  return sum;
+}
+
+TYPED_TEST(GaugeTest, polar_factors_of_which_some_columns_vary) {
+  const index_t q = 12, j = 4;
+  for (const index_t p : {1, 2, 4}) {
+    for (const unsigned seed : {1U, 2U, 3U}) {
+      SCOPED_TRACE(std::to_string(p) + ", seed " + std::to_string(seed));
+      // columns of an orthogonal matrix, as overlaps are; seed 3: and one of B's is all but lost
+      const RealMatrix whole = random_orthonormal(2 * q, 2 * q, 400 + seed);
+      RealMatrix B = whole.block(0, 0, q, q);
+      const RealMatrix V = whole.block(0, q, q, j), G = random_orthonormal(j, p, 410 + seed);
+      RealMatrix M = B;
+      const RealMatrix VG = times(V, G);
+      for (index_t i = 0; i < q; ++i) {
+        for (index_t c = 0; c < p; ++c) {
+          B(i, c + 1) = 0;
+          M(i, c + 1) = VG(i, c);
+        }
+        if (seed == 3) B(i, q - 1) = M(i, q - 1) = M(i, q - 1) * 1e-7L;
+      }
+      const linalg::Buffer<double> Bd = uploaded(this->context.backend().full(), B),
+                                   Vd = uploaded(this->context.backend().full(), V);
+      const VaryingPolar polar_of(this->context.backend().full(), Bd, Vd);
+      std::vector<double> Gh, R;
+      for (index_t c = 0; c < p; ++c) {
+        for (index_t i = 0; i < j; ++i) Gh.push_back(static_cast<double>(G(i, c)));
+      }
+      const double norm = polar_of(Gh, p, R);
+      EXPECT_NEAR(norm, static_cast<double>(nuclear_norm(M) - nuclear_norm(B)), 1e-13);
+      const RealMatrix W = polar_factor(M).block(0, 1, q, p), want = times(W.transposed(), V);
+      ASSERT_EQ(static_cast<index_t>(R.size()), p * j);
+      for (index_t c = 0; c < j; ++c) {
+        for (index_t i = 0; i < p; ++i) {
+          EXPECT_NEAR(R[static_cast<std::size_t>(i + c * p)], static_cast<double>(want(i, c)), 1e-13);
+        }
+      }
+    }
+  }
+}
+
+// A block of two lies in a single direction and in a cluster of forty. The climb is over before polar factors of order forty
+// are alternated: one sweep sees it, or one more.
+TYPED_TEST(GaugeTest, a_wide_cluster_that_a_narrow_block_cuts) {
+  const index_t n = 44, cut = 4;
+  const std::vector<index_t> blocks{0, 1, 3, 5, n}, clusters{0, 1, 2, 3, cut, n};
+  for (const unsigned seed : {1U, 2U, 3U, 4U}) {
+    SCOPED_TRACE(seed);
+    const RealMatrix K = random_orthonormal(n, n, 430 + seed);
+    const linalg::Buffer<double> I = uploaded(this->context.backend().full(), RealMatrix::identity(n)),
+                                 Kd = uploaded(this->context.backend().full(), K);
+    brockett::Gauge gauge(this->context, blocks, clusters, I);
+    const linalg::Buffer<double> Z = gauge.nearest(Kd, false);  // (G H)^T
+    EXPECT_LE(gauge.sweeps(), 2);
+    std::vector<double> host(static_cast<std::size_t>(n * n));
+    this->context.backend().full().download(Z, host.data());
+    RealMatrix GH(n, n);
+    for (index_t i = 0; i < n; ++i) {
+      for (index_t j = 0; j < n; ++j) GH(j, i) = host[static_cast<std::size_t>(i + j * n)];
+    }
+    EXPECT_LE(difference(times(GH, GH.transposed()), RealMatrix::identity(n)), 1e-14L * 4);
+    // G H = diag(G_1, G_2, I) H: the angle in the block of two, either way round, and what is best given it
+    const auto best_at = [&](Real angle, int sign) {
+      RealMatrix M = K.block(cut, cut, n - cut, n - cut);
+      const Real c = std::cos(angle), s = std::sin(angle);
+      for (index_t i = 0; i < n - cut; ++i) M(i, 0) = -s * sign * K(cut + i, cut - 1) + c * sign * K(cut + i, cut);
+      return std::abs(c * K(cut - 1, cut - 1) + s * K(cut - 1, cut)) + nuclear_norm(M);
+    };
+    Real reached = 0;
+    for (index_t i = cut - 1; i < n; ++i) {
+      for (index_t k = cut - 1; k < n; ++k) reached += GH(i, k) * K(k, i);
+    }
+    // where it ended nothing near is better: the angle is that of the row of G H that only G has a part in
+    const Real angle = std::atan2(GH(cut, cut - 1), GH(cut - 1, cut - 1));
+    EXPECT_NEAR(static_cast<double>(reached), static_cast<double>(best_at(angle, 1)), 1e-12);
+    for (const Real step : {-1e-3L, 1e-3L}) EXPECT_LT(best_at(angle + step, 1), reached);
   }
 }
 

@@ -281,6 +281,37 @@ def test_the_worst_of_several_crossing_components(rng: np.random.Generator) -> N
         np.testing.assert_allclose(found.flipped()[at : at + 4, at : at + 4], worst.flipped(), atol=1e-13)
 
 
+@pytest.mark.parametrize("cut", [2, 4, 6])
+def test_a_wide_cluster_that_a_narrow_block_cuts(cut: int, rng: np.random.Generator) -> None:
+    n = cut + 40
+    blocks, clusters = [0, *range(1, cut + 2, 2), n], [*range(cut + 1), n]
+    wide = 0
+
+    def svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        nonlocal wide
+        wide += len(A) == n - cut
+        X, s, Yt = np.linalg.svd(A)
+        return X, s, Yt
+
+    for _ in range(5):
+        M, wide = haar(n, 1, rng)[0], 0
+        GH = gauge.nearest(M, blocks, clusters, svd).GH
+        assert wide <= 3  # of what does not vary, and one or two to see that the climb is over
+        np.testing.assert_allclose(GH @ GH.T, np.eye(n), atol=1e-13)
+        lo = cut - 1  # G and H of the last component, and what the best H makes of other angles
+        angle = np.arctan2(GH[cut, lo], GH[lo, lo])
+        reached = np.sum(GH[lo:, lo:] * M[lo:, lo:])
+
+        def best_at(angle: float, M: np.ndarray = M, lo: int = lo) -> float:
+            G = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            rows = G.T @ M[lo : lo + 2]
+            rest = np.vstack([rows[1:], M[lo + 2 :]])[:, cut:]
+            return float(abs(rows[0, lo]) + np.linalg.svd(rest, compute_uv=False).sum())
+
+        assert reached == pytest.approx(best_at(angle), abs=1e-12)
+        assert all(best_at(angle + step) < reached for step in (-1e-3, 1e-3))
+
+
 def test_clusters() -> None:
     values = np.array([5.0, 3.0, 3.0 - 1e-9, 1.0, 0.0, 0.0])
     assert gauge.clusters_of(values, 1e-8) == [0, 1, 3, 4, 6]

@@ -119,6 +119,23 @@ def test_nearest_to_the_identity(engine: str, name: str, rank: int) -> None:
     assert np.sum(moved > 1e-12) <= min(n, rank + (hi if hi < n else lo))
 
 
+@pytest.mark.parametrize("rank", [20, 33, 34, 39, 40, 41, 42, 47, 64])
+def test_cuts_on_either_side_of_where_everything_is_decomposed(engine: str, rank: int) -> None:
+    # the core reduces the problem to 2 rank dimensions, or one more, below 7/8 of 90 of them; even ranks cut a block
+    n, a = 90, penalty.FourierDerivative(2)
+    C = moments(n, 8, 0.93)
+    d, want = run(C, rank), dense(C, a, rank)
+    check(d, C, a, rank)
+    assert np.trace(d.P) == pytest.approx(np.trace(want), abs=1e-9)
+    np.testing.assert_allclose(d.P, want, atol=1e-5)
+    # what lies outside of the vectors and of the modes stays where it is
+    q = rank + 1 if rank % 2 == 0 else rank
+    if rank + q < n:
+        U = np.linalg.eigh(C)[1][:, ::-1][:, :rank]
+        outside = np.linalg.svd(np.hstack([U, a.basis(n)[:, :q]]))[0][:, rank + q :]
+        np.testing.assert_allclose(d.P @ outside, outside, atol=1e-10)
+
+
 @pytest.mark.parametrize("rank", [1, 2, 5, 6, 9])
 def test_nearest_to_a_given_matrix(engine: str, rank: int) -> None:
     C, P0, a = moments(20, 4), haar(20, 5), penalty.FourierDerivative(2)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._arrays import Host
+from .varying_polar import VaryingPolar, pays
 
 #: polar factor of a square matrix by its SVD (X, s, Yt)
 SVD = Callable[[Host], tuple[Host, Host, Host]]
@@ -127,31 +128,63 @@ def _alternate(M: Host, blocks: Sequence[slice], clusters: Sequence[slice], svd:
                 u, v = _placed(X[:, -1], part.start, len(M)), _placed(Yt[-1, :], part.start, len(M))
         return smallest, u, v
 
-    G, H, before, still = np.eye(len(M)), np.eye(len(M)), -math.inf, 0
-    arrived = moved = None  # where the step before ended, and how far it went
-    extrapolated = False
-    for _ in range(MAX_SWEEPS):
-        start = G.copy()
+    G, H = np.eye(len(M)), np.eye(len(M))
+    weakest: list[tuple[float, Host, Host]] = []
+
+    def climb(patience: int, sweep: Callable[[], float]) -> None:
+        """From G on, `sweep` taking it to the next and telling the trace, until that has not risen `patience` times."""
+        before, still = -math.inf, 0
+        arrived = moved = None  # where the step before ended, and how far it went
+        extrapolated = False
+        for _ in range(MAX_SWEEPS):
+            start = G.copy()
+            trace = sweep()
+            if extrapolated and trace < before and arrived is not None:  # too far: on from where the step before ended
+                G[:], moved, extrapolated = arrived, None, False
+                continue
+            step = G - start
+            still = still + 1 if trace - before <= 1e-15 * abs(trace) else 0
+            if np.linalg.norm(step) <= SETTLED or still == patience:
+                break
+            before, now, extrapolated = trace, G.copy(), False
+            # Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the
+            # secant method where one angle is all that is free), and back onto the orthogonal matrices.
+            if moved is not None and arrived is not None and (change := float(np.linalg.norm(moved - step))) > 0:
+                share = float(np.sum(step * (moved - step))) / change**2
+                if math.isfinite(share) and share > -1:
+                    polars((1 + share) * now - share * arrived, blocks, G)
+                    extrapolated = True
+            arrived, moved = now, step
+
+    # A wide cluster whose ends are cut by narrow blocks: few columns of what it takes the polar factor of depend on G.
+    J = np.concatenate([np.arange(b.start, b.stop) for b in blocks])
+    wide = clusters[0]
+    if len(clusters) == 1 and pays(wide.stop - wide.start, len(J)):
+        V = np.isin(J, np.arange(wide.start, wide.stop))
+        B = M[wide, wide].T.copy()
+        B[:, J[V] - wide.start] = 0.0
+        polar = VaryingPolar(B, M[J, wide].T, svd)
+        K = np.zeros_like(M)
+
+        def few() -> float:
+            varying = G[np.ix_(J, J[V])]
+            R, norm = polar(varying)
+            KJ = M[np.ix_(J, J)]
+            KJ[:, V] = R.T
+            K[np.ix_(J, J)] = KJ
+            polars(K, blocks, G)
+            return norm - float(np.sum(R.T * varying)) + float(np.sum(G[np.ix_(J, J)] * KJ))
+
+        climb(10, few)  # the angle is known better than the trace tells
+
+    def whole() -> float:
         in_clusters = polars(G.T @ M, clusters, H)
         K = M @ H.T
-        in_blocks = polars(K, blocks, G)
-        trace = float(np.sum(G * K))
-        if extrapolated and trace < before and arrived is not None:  # too far: on from where the step before ended
-            G, moved, extrapolated = arrived.copy(), None, False
-            continue
-        step = G - start
-        still = still + 1 if trace - before <= 1e-15 * abs(trace) else 0
-        if np.linalg.norm(step) <= SETTLED or still == 2:
-            break
-        before, now, extrapolated = trace, G.copy(), False
-        # Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the
-        # secant method where one angle is all that is free), and back onto the orthogonal matrices.
-        if moved is not None and arrived is not None and (change := float(np.linalg.norm(moved - step))) > 0:
-            share = float(np.sum(step * (moved - step))) / change**2
-            if math.isfinite(share) and share > -1:
-                polars((1 + share) * now - share * arrived, blocks, G)
-                extrapolated = True
-        arrived, moved = now, step
+        weakest[:] = [in_clusters, polars(K, blocks, G)]
+        return float(np.sum(G * K))
+
+    climb(2, whole)
+    in_clusters, in_blocks = weakest
     if in_blocks[0] <= in_clusters[0]:
         s, u, v = in_blocks
         return G @ H, s, u, v @ H  # (G - 2 u vᵀ) H

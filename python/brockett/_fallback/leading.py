@@ -32,6 +32,7 @@ from ._arrays import (
     lower_root,
     max_abs,
     orthonormal,
+    quiet,
     svd_thin,
     to_device,
     to_host,
@@ -39,6 +40,7 @@ from ._arrays import (
 from .krylov import Lanczos, LinearMap, column_norms, crowded, krylov
 from .penalty import Spectrum
 from .preactivations import Preactivations
+from .svd_costs import eigen_seconds, krylov_costs
 
 #: Residual over the largest eigenvalue: the goal of the iteration, and what products of order 4096 let it measure.
 GOAL, ACCEPTED = 1e-14, 1e-13
@@ -93,19 +95,20 @@ def leading_spectrum(y: Preactivations, count: int, everything: bool) -> tuple[H
     return values, values, U
 
 
-def _worth_it(n: int, count: int) -> tuple[bool, float]:
-    # the compiled core's model: what Lanczos and the decomposition take, and the columns after which to give up
-    width = 8 if count <= 32 else 16
-    depth, columns = min(n, 3 * count + 8 * width), min(n, 10 * count + 8 * width)
-    direct = n**3 * (7e-11 + 2.3e-10 * min(1.0, 2 * count / n))
-    lanczos = (2 * n**2 * columns + 2.4 * n * depth * columns + 4 * n**2 * count) / 4e10
-    lanczos += 8e-10 * depth**3 + 1.2e-4 * columns / width
+def _worth_it(y: Preactivations, count: int) -> tuple[bool, float]:
+    # by what Lanczos and the decomposition take, and the columns after which to give up; as many eigenvalues share
+    # their sum as its square over the sum of their squares says
+    n, product = y.n, 2.0 * y.n**2
+    with quiet():
+        ratio = np.float64(trace(y)) / float(y.xp.linalg.matrix_norm(y.C))
+    lanczos, columns = krylov_costs(n, count, product, 2 * product, 4e10, ratio**2 if math.isfinite(ratio) else 0.0)
+    direct = eigen_seconds(n, count)
     return lanczos < direct, 2 * direct / lanczos * columns
 
 
 def _by_krylov(y: Preactivations, count: int) -> tuple[Host, Array, float] | None:
     """The largest eigenvalues, their vectors, and the smallest Ritz value met; None where it gave up."""
-    worth, max_columns = _worth_it(y.n, count)
+    worth, max_columns = _worth_it(y, count)
     if not worth:
         return None
     xp, C = y.xp, y.C

@@ -13,8 +13,8 @@ krylov
 quick
     The same within a budget of columns: (iterations + 1)(r + oversampling) through A and Aᵀ.
 auto
-    The cheapest by measured costs (`costs`) of krylov, gram (float32 A, where rank < min(m, n) or one side is at least
-    twice the other) and exact; gram counts where s_r ≥ 1e-4 s₁, and stands where its residual is at most tol or
+    The cheapest by measured costs (`svd_costs`) of krylov, gram (float32 A, where rank < min(m, n) or one side is at
+    least twice the other) and exact; gram counts where s_r ≥ 1e-4 s₁, and stands where its residual is at most tol or
     what the precision reaches; else the nearer of gram and exact. Never quick.
 
 Methods of `singular_values`
@@ -69,6 +69,7 @@ from ._arrays import (
     to_host,
 )
 from .krylov import Chain, Checked, Dense, Functions, LinearMap, krylov
+from .svd_costs import svd_costs
 
 #: Below this times s₁ a value from a float64 Gram matrix is unresolved.
 GRAM_FLOOR = 1e-7
@@ -166,7 +167,7 @@ def svd(
         return result
     if method != "auto":
         return run(method, quick)
-    cost = costs(longer, side, rank, A.dtype == xp.float32)
+    cost = svd_costs(longer, side, rank, A.dtype == xp.float32)
     direct = cost["gram"] or cost["exact"]
     if rank < side and frobenius_tol == 0 and tol >= reach and cost["krylov"] < direct:
         result = run("krylov", max_columns or int(2 * direct / cost["krylov"] * cost["columns"]))
@@ -179,29 +180,6 @@ def svd(
                 return result
             return min(result, run("exact"), key=lambda r: r["residual"])
     return run("exact")
-
-
-def costs(longer: int, side: int, rank: int, single: bool) -> dict[str, float]:
-    """Seconds that each method takes; 0 where it does not serve. The compiled core's model: see svd_costs.cpp."""
-    m, n, k = float(longer), float(side), float(rank)
-    rate = 8e10 if single else 4e10
-    width = 8 if rank <= 32 else 16
-    columns = min(n, 1 / (1 / (6.5 * k + 16 * width) + 1 / (1.4 * n)))
-    depth = min(columns, 3 * k + 8 * width)
-    gram = 0.0
-    if single and (rank < side or longer >= 2 * side):
-        part = 6e-11 * (1 + min(1.0, n / 4096)) * n**3 + 2 * n**2 * k / 5e10 + 1.2e-7 * n * k + 2 * n * k**2 / 5e10
-        gram = m * n**2 / 5e10 + (part if k <= 0.75 * n else 2.5e-10 * n**3) + 2 * m * n * k / 5e10
-    return {
-        "exact": (3.4e-10 if single else 5.7e-10) * n**3 + 6 * (m - n) * n**2 / (1e11 if single else 5e10),
-        "gram": gram,
-        "krylov": 4 * m * n * columns / rate
-        + 2.4 * n * min(columns, depth) * columns / rate
-        + 4e-10 * depth**3
-        + 6 * m * n * k / rate
-        + 1.2e-4 * columns / width,
-        "columns": float(int(columns)),
-    }
 
 
 def svd_operator(

@@ -13,7 +13,7 @@ from scipy import linalg, sparse
 
 from .._autocorrelation import Autocorrelation
 from .._errors import InvalidArgument
-from .._fallback.svd import costs
+from .._fallback.svd_costs import svd_costs
 from .._svd import svd
 
 __all__ = [
@@ -295,7 +295,7 @@ def krylov_is_cheaper(m: int, n: int, k: int, single: bool) -> bool:
     By the measured cost model of `brockett.svd`; a float32 covariance costs half of a float64 one.
     """
     side, longer = min(m, n), max(m, n)
-    model = costs(longer, side, k, single)
+    model = svd_costs(longer, side, k, single)
     direct = longer * side**2 / (9e10 if single and m >= n else 5e10) + side**3 * 3e-10
     return 0 < k < 0.8 * side and model["krylov"] < min(direct, model["exact"])
 
