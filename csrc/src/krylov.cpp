@@ -175,8 +175,7 @@ KrylovTriplets<T> leading_triplets(const Context& context, KrylovTriplets<T> all
 
 template <class T>
 KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const KrylovParams& params) {
-  // the basis lies on the smaller side; a square map's on the right
-  const Op op = map.rows() >= map.cols() ? Op::none : Op::transpose;
+  const Op op = basis_side(map.rows(), map.cols(), params.on_the_right);
   const index_t n = std::min(map.rows(), map.cols()), cap = std::min(params.rank, n);
   const bool adaptive = params.frobenius_tol > 0;
   const index_t first_guess = adaptive ? std::min<index_t>(cap, 32) : cap;

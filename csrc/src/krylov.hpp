@@ -36,7 +36,13 @@ struct KrylovParams {
   index_t max_columns = 0;    // columns multiplied by M and M^T before it gives up
   bool stop_at_limit = false; // what there is at the limit is the answer ("quick")
   bool keep_images = false;   // of the basis, as many numbers again: for a tol above their rounding
+  bool on_the_right = false;  // the basis, whatever the shape
 };
+
+/// The side of a rows x cols map that a basis for op(M)^T op(M) lies on: the smaller one, a square map's right one.
+inline linalg::Op basis_side(index_t rows, index_t cols, bool on_the_right) {
+  return rows >= cols || on_the_right ? linalg::Op::none : linalg::Op::transpose;
+}
 
 /// M ~ U diag(s) V^T.
 template <class T>

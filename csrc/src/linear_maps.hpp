@@ -11,14 +11,13 @@
 namespace brockett {
 
 /// A = op_a(M) of a column-major M. Blocks go there and back through the columns of M at twice the speed of its rows (a
-/// column stays in the cache between the two products), so an M whose rows are the basis' side is turned once: a tall one,
-/// and a square one that is A itself, whose basis lies on the right.
+/// column stays in the cache between the two products), so an M whose rows are what the basis needs is turned once.
 template <class T>
 class DenseMap final : public LinearMap<T> {
  public:
-  DenseMap(const Context& context, linalg::Mat<const T> M, linalg::Op op_a)
+  DenseMap(const Context& context, linalg::Mat<const T> M, linalg::Op op_a, bool on_the_right = false)
       : la_(linalg::of<T>(context.backend())), ld_(context.backend().full()), M_(M), op_a_(op_a) {
-    if (M.rows > M.cols || (M.rows == M.cols && op_a == linalg::Op::none)) {
+    if (of_M(basis_side(rows(), cols(), on_the_right)) == linalg::Op::none) {
       turned_ = linalg::Buffer<T>(la_, M.cols, M.rows);
       la_.transpose(M, turned_);
       M_ = turned_;

@@ -118,8 +118,10 @@ class Solver {
   /// Block Lanczos up to the tolerance, or, for `quick`, up to its budget of columns.
   Triplets<T> krylov(index_t max_columns, double& residual) {
     const bool quick = params_.method == Method::quick;
-    const DenseMap<T> map(context_, M_, op_a_);
     KrylovParams p;
+    // longer vectors cost few columns less than turning a wide row-major matrix does, and no memory of its size
+    p.on_the_right = quick && 4 * max_columns < k_;
+    const DenseMap<T> map(context_, M_, op_a_, p.on_the_right);
     p.rank = cap_;
     p.tol = params_.tol;
     p.frobenius_tol = params_.frobenius_tol;

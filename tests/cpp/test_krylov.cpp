@@ -150,6 +150,28 @@ TYPED_TEST(KrylovTest, loose_tolerances_are_measured_too) {
   EXPECT_GE(found.restarts, 1);
 }
 
+TYPED_TEST(KrylovTest, quick_is_the_same_in_either_order_of_storage) {
+  using T = typename TypeParam::T;
+  std::vector<Real> values;
+  for (int i = 1; i <= 100; ++i) values.push_back(1 / std::sqrt(Real{1} * i));
+  SvdParams p;
+  p.method = Method::quick;
+  p.rank = 2;
+  p.oversampling = 4;  // few columns: the basis is on the right of wide matrices, too
+  for (const auto& [m, n] : {std::pair<index_t, index_t>{100, 160}, {160, 100}, {100, 100}}) {
+    SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(n));
+    const HostMatrix<T> A = with_singular_values(m, n, values, 7).template as<T>();
+    const auto rows = this->to_device(A), columns = this->to_device(A, Order::column_major);
+    const auto a = svd<T>(this->context, rows.view(), p), b = svd<T>(this->context, columns.view(), p);
+    for (const auto* r : {&a, &b}) {
+      EXPECT_GT(r->residual, 1e-3);
+      this->check(A, *r, values, r->residual);
+    }
+    EXPECT_LE(difference(this->to_host(a.U), this->to_host(b.U)), 400 * this->eps);
+    EXPECT_LE(difference(this->to_host(a.Vt), this->to_host(b.Vt)), 400 * this->eps);
+  }
+}
+
 TYPED_TEST(KrylovTest, gives_up_at_the_limit_and_says_what_was_reached) {
   using T = typename TypeParam::T;
   const auto A = this->to_device(HostMatrix<T>::random(120, 100, 18));
