@@ -7,7 +7,7 @@
 #         BROCKETT_BLAS_PREFIX, BROCKETT_BLAS_SUFFIX   Fortran name of dgemm: PREFIX ## dgemm ## SUFFIX
 #         BROCKETT_BLAS_ILP64                          integers are 64 bits wide
 #         BROCKETT_BLAS_OPENBLAS, BROCKETT_OPENBLAS_CSUFFIX   PREFIX ## openblas_set_num_threads ## CSUFFIX is there
-#         BROCKETT_HAVE_SYEVD_2STAGE                   the two-stage eigensolver is there
+#         BROCKETT_HAVE_TWO_STAGE                      the two-stage eigensolver is there
 #       BROCKETT_BLAS_CHOSEN (words for the log), BROCKETT_BLAS_BUNDLE (files to install beside libbrockett) and
 #       BROCKETT_BLAS_LICENSES (their licence)
 include(CheckCXXSourceCompiles)
@@ -61,13 +61,13 @@ if spec:
   if(bits EQUAL 64)
     target_compile_definitions(brockett_lapack INTERFACE BROCKETT_BLAS_SUFFIX=_64_ BROCKETT_OPENBLAS_CSUFFIX=64_
                                                          BROCKETT_BLAS_ILP64=1)
-    _brockett_check_symbol(scipy_dsyevd_2stage_64_ "${_library}" BROCKETT_SCIPY64_2STAGE)
+    _brockett_check_symbol(scipy_dsytrd_sb2st_64_ "${_library}" BROCKETT_SCIPY64_2STAGE)
   else()
     target_compile_definitions(brockett_lapack INTERFACE BROCKETT_BLAS_SUFFIX=_ BROCKETT_OPENBLAS_CSUFFIX=)
-    _brockett_check_symbol(scipy_dsyevd_2stage_ "${_library}" BROCKETT_SCIPY32_2STAGE)
+    _brockett_check_symbol(scipy_dsytrd_sb2st_ "${_library}" BROCKETT_SCIPY32_2STAGE)
   endif()
   if(BROCKETT_SCIPY${bits}_2STAGE)
-    target_compile_definitions(brockett_lapack INTERFACE BROCKETT_HAVE_SYEVD_2STAGE=1)
+    target_compile_definitions(brockett_lapack INTERFACE BROCKETT_HAVE_TWO_STAGE=1)
   endif()
   set(BROCKETT_BLAS_BUNDLE ${_bundle} PARENT_SCOPE)
   set(BROCKETT_BLAS_LICENSES ${_licence} PARENT_SCOPE)
@@ -102,9 +102,9 @@ function(_brockett_use_system)
     message(FATAL_ERROR "neither dsyevd_ nor dsyevd_64_ links against ${_libraries}")
   endif()
   target_compile_definitions(brockett_lapack INTERFACE BROCKETT_BLAS_SUFFIX=${_suffix})
-  _brockett_check_symbol(dsyevd_2stage${_suffix} "${_libraries}" BROCKETT_SYSTEM_2STAGE${_suffix})
+  _brockett_check_symbol(dsytrd_sb2st${_suffix} "${_libraries}" BROCKETT_SYSTEM_2STAGE${_suffix})
   if(BROCKETT_SYSTEM_2STAGE${_suffix})
-    target_compile_definitions(brockett_lapack INTERFACE BROCKETT_HAVE_SYEVD_2STAGE=1)
+    target_compile_definitions(brockett_lapack INTERFACE BROCKETT_HAVE_TWO_STAGE=1)
   endif()
   # By the library's own name only: behind a generic libblas.so the administrator may put another BLAS tomorrow, and
   # openblas_set_num_threads with it.

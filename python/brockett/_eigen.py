@@ -39,7 +39,7 @@ def eigh(A: Any, *, lower: bool = True, vectors: bool = True) -> tuple[Any, Any]
 
     Notes
     -----
-    9 n³ flops with vectors (LAPACK syevd), 4/3 n³ without, of which from n = 3000 on most are products (two-stage
+    9 n³ flops with vectors (LAPACK syevd), 4/3 n³ without, of which from n = 2200 on most are products (two-stage
     reduction, where LAPACK has it).
     """
     operand = _arrays.matrix(_arrays.accept(A, "A"))

@@ -183,17 +183,55 @@ TYPED_TEST(Decompositions, eigenvectors_diagonalize) {
 // The path graph's Laplacian: 2 - 2 cos(pi k / n). Large enough for the two-stage reduction.
 TYPED_TEST(Decompositions, eigenvalues_alone_of_a_large_matrix) {
   using T = typename TypeParam::T;
-  const index_t n = this->apart ? 300 : 3001;
-  HostMatrix<T> A(n, n);
+  const index_t n = this->apart ? 300 : 2301;
+  for (const double share : {0.0, 0.9, -0.9}) {  // of the exponents that there are: squares leave the range
+    const T unit = std::exp2(static_cast<T>(std::round(share * std::numeric_limits<T>::max_exponent)));
+    HostMatrix<T> A(n, n);
+    for (index_t i = 0; i < n; ++i) {
+      A(i, i) = i == 0 || i == n - 1 ? unit : 2 * unit;
+      if (i > 0) A(i, i - 1) = -unit;
+    }
+    std::vector<T> values(static_cast<std::size_t>(n));
+    this->la.eigen_symmetric(this->padded(this->with_nan_above_diagonal(A)), values.data(), false);
+    double worst = 0;
+    for (index_t k = 0; k < n; ++k) {
+      const double expected = 2 - 2 * std::cos(M_PI * static_cast<double>(k) / static_cast<double>(n));
+      worst = std::max(worst, std::abs(static_cast<double>(values[static_cast<std::size_t>(k)] / unit) - expected));
+    }
+    EXPECT_LE(worst, 100 * this->eps) << unit;
+  }
+}
+
+// H diag(1, 2, …) H / n of a reflection H = I - 2 v v^T: dense, so that every step of the reduction has something to do.
+TYPED_TEST(Decompositions, eigenvalues_alone_of_a_large_dense_matrix) {
+  using T = typename TypeParam::T;
+  const index_t n = this->apart ? 300 : 2301;
+  std::vector<double> v(static_cast<std::size_t>(n)), Dv(v);
+  double square = 0, vDv = 0;
   for (index_t i = 0; i < n; ++i) {
-    A(i, i) = i == 0 || i == n - 1 ? T{1} : T{2};
-    if (i > 0) A(i, i - 1) = T{-1};
+    v[static_cast<std::size_t>(i)] = std::sin(3.0 * static_cast<double>(i) + 1);
+    square += v[static_cast<std::size_t>(i)] * v[static_cast<std::size_t>(i)];
+  }
+  for (index_t i = 0; i < n; ++i) {
+    auto& x = v[static_cast<std::size_t>(i)];
+    x /= std::sqrt(square);
+    Dv[static_cast<std::size_t>(i)] = static_cast<double>(i + 1) / static_cast<double>(n) * x;
+    vDv += x * Dv[static_cast<std::size_t>(i)];
+  }
+  HostMatrix<T> A(n, n);
+  for (index_t j = 0; j < n; ++j) {
+    const double vj = v[static_cast<std::size_t>(j)], dj = Dv[static_cast<std::size_t>(j)];
+    for (index_t i = j; i < n; ++i) {
+      const double vi = v[static_cast<std::size_t>(i)], di = Dv[static_cast<std::size_t>(i)];
+      const double diagonal = i == j ? static_cast<double>(i + 1) / static_cast<double>(n) : 0;
+      A(i, j) = static_cast<T>(diagonal - 2 * (vi * dj + di * vj) + 4 * vDv * vi * vj);
+    }
   }
   std::vector<T> values(static_cast<std::size_t>(n));
   this->la.eigen_symmetric(this->padded(this->with_nan_above_diagonal(A)), values.data(), false);
   double worst = 0;
   for (index_t k = 0; k < n; ++k) {
-    const double expected = 2 - 2 * std::cos(M_PI * static_cast<double>(k) / static_cast<double>(n));
+    const double expected = static_cast<double>(k + 1) / static_cast<double>(n);
     worst = std::max(worst, std::abs(static_cast<double>(values[static_cast<std::size_t>(k)]) - expected));
   }
   EXPECT_LE(worst, 100 * this->eps);

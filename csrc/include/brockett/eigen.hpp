@@ -19,7 +19,7 @@ struct SymmetricEigen {
 };
 
 /// All eigenvalues, and with `vectors` all eigenvectors, of the symmetric matrix of which A (n, n) holds one triangle. A is
-/// not changed. 9 n^3 flops with vectors (LAPACK syevd), 4/3 n^3 without (two-stage from n = 3000 on, where LAPACK has it);
+/// not changed. 9 n^3 flops with vectors (LAPACK syevd), 4/3 n^3 without (two-stage from n = 2200 on, where LAPACK has it);
 /// one copy of A beside what LAPACK takes. NonFinite names the first NaN or Inf of the triangle.
 template <class T>
 SymmetricEigen<T> eigen_symmetric(const Context& context, MatrixView<const T> A, Triangle triangle = Triangle::lower,

@@ -68,7 +68,7 @@ struct SingularValues {
 };
 
 struct SingularValuesParams {
-  /// `gram`: float64 Gram matrix and a values-only eigensolver (two-stage for n >= 3000 where LAPACK has it). `exact`:
+  /// `gram`: float64 Gram matrix and a values-only eigensolver (two-stage for n >= 2200 where LAPACK has it). `exact`:
   /// QR to a square matrix and values-only gesdd. `automatic`: gram for float, and for double where it is accurate to
   /// 1e-12, exact otherwise.
   enum class Method { automatic, gram, exact } method = Method::automatic;

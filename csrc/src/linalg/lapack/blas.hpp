@@ -38,10 +38,10 @@ struct Fortran;
 }  // namespace brockett::linalg::lapack
 
 // Null where LAPACK is older than 3.7.
-#ifdef BROCKETT_HAVE_SYEVD_2STAGE
-#define BROCKETT_SYEVD_2STAGE(x) &BROCKETT_FORTRAN(x##syevd_2stage)
+#ifdef BROCKETT_HAVE_TWO_STAGE
+#define BROCKETT_TWO_STAGE(routine) &BROCKETT_FORTRAN(routine)
 #else
-#define BROCKETT_SYEVD_2STAGE(x) nullptr
+#define BROCKETT_TWO_STAGE(routine) nullptr
 #endif
 
 // gfortran passes the length of every character argument behind the last one; other compilers ignore the surplus.
@@ -67,9 +67,11 @@ struct Fortran;
   void BROCKETT_FORTRAN(x##syevd)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w,        \
                                   T* work, const Int* lwork, Int* iwork, const Int* liwork, Int* info, std::size_t,    \
                                   std::size_t);                                                                        \
-  void BROCKETT_FORTRAN(x##syevd_2stage)(const char* jobz, const char* uplo, const Int* n, T* a, const Int* lda, T* w, \
-                                         T* work, const Int* lwork, Int* iwork, const Int* liwork, Int* info,          \
-                                         std::size_t, std::size_t);                                                    \
+  void BROCKETT_FORTRAN(x##sytrd_sy2sb)(const char* uplo, const Int* n, const Int* kd, T* a, const Int* lda, T* ab,    \
+                                        const Int* ldab, T* tau, T* work, const Int* lwork, Int* info, std::size_t);   \
+  void BROCKETT_FORTRAN(x##sytrd_sb2st)(const char* stage1, const char* vect, const char* uplo, const Int* n,          \
+                                        const Int* kd, T* ab, const Int* ldab, T* d, T* e, T* hous, const Int* lhous,  \
+                                        T* work, const Int* lwork, Int* info, std::size_t, std::size_t, std::size_t);  \
   void BROCKETT_FORTRAN(x##sytrd)(const char* uplo, const Int* n, T* a, const Int* lda, T* d, T* e, T* tau, T* work,   \
                                   const Int* lwork, Int* info, std::size_t);                                           \
   void BROCKETT_FORTRAN(x##sterf)(const Int* n, T* d, T* e, Int* info);                                                \
@@ -108,10 +110,11 @@ struct Fortran;
     static constexpr auto heevd = &BROCKETT_FORTRAN(c##heevd);                                                         \
     static constexpr auto gesdd = &BROCKETT_FORTRAN(x##gesdd);                                                         \
     static constexpr auto gesvd = &BROCKETT_FORTRAN(x##gesvd);                                                         \
-    static constexpr decltype(syevd) syevd_2stage = BROCKETT_SYEVD_2STAGE(x);                                          \
+    static constexpr decltype(&BROCKETT_FORTRAN(x##sytrd_sy2sb)) sytrd_sy2sb = BROCKETT_TWO_STAGE(x##sytrd_sy2sb);     \
+    static constexpr decltype(&BROCKETT_FORTRAN(x##sytrd_sb2st)) sytrd_sb2st = BROCKETT_TWO_STAGE(x##sytrd_sb2st);     \
   };                                                                                                                   \
   }
 BROCKETT_DECLARE(float, s, c, brockett::linalg::lapack::blas_int)
 BROCKETT_DECLARE(double, d, z, brockett::linalg::lapack::blas_int)
 #undef BROCKETT_DECLARE
-#undef BROCKETT_SYEVD_2STAGE
+#undef BROCKETT_TWO_STAGE

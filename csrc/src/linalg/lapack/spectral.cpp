@@ -10,14 +10,16 @@
 #include "linalg/lapack/lapack_linalg.hpp"
 #include "linalg/lapack/memory.hpp"
 #include "linalg/lapack/tridiagonal_vectors.hpp"
+#include "linalg/lapack/two_stage.hpp"
 #include "linalg/lapack/workspace.hpp"
+#include "scaled_copy.hpp"
 
 namespace brockett::linalg::lapack {
 namespace {
 
-// Two-stage reduction pays for values alone above this order: 1.75x at 4096, level at 2048, slower below (Zen 5,
-// OpenBLAS 0.3.34, one thread).
-constexpr index_t kTwoStageFrom = 3000;
+// Two-stage reduction pays for values alone above this order: level at 2048, 1.25x at 2304, slower below (Zen 4, OpenBLAS
+// 0.3.34, one thread); 1.75x at 4096 (Zen 5), where the matrix is larger than the cache.
+constexpr index_t kTwoStageFrom = 2200;
 
 // Inverse iteration finds a part of the vectors faster than syevd all of them up to this share of the order.
 constexpr double kLargestShare = 0.75;
@@ -55,20 +57,20 @@ blas_int gesdd_workspace(char job, index_t m, index_t n) {
                  ("gesdd on a " + std::to_string(m) + " x " + std::to_string(n) + " matrix: workspace").c_str());
 }
 
-// Divide and conquer, one-stage or two-stage.
+// Divide and conquer.
 template <class T>
-blas_int syevd(decltype(Fortran<T>::syevd) driver, const char* routine, const Eigen<T>& e) {
+blas_int syevd(const Eigen<T>& e) {
   const char uplo = 'L';
   blas_int info = 0, lwork = -1, liwork = -1, isize = 0;
   T answer = 0;
-  driver(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, &answer, &lwork, &isize, &liwork, &info, 1, 1);
-  check_arguments(info, routine);
-  lwork = std::max(queried_size(answer, routine), syevd_workspace(e.job, e.n));
+  Fortran<T>::syevd(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, &answer, &lwork, &isize, &liwork, &info, 1, 1);
+  check_arguments(info, "syevd");
+  lwork = std::max(queried_size(answer, "syevd"), syevd_workspace(e.job, e.n));
   liwork = std::max<blas_int>(isize, e.job == 'V' ? 3 + 5 * e.n : 1);
   Scratch<T> work(lwork);
   Scratch<blas_int> iwork(liwork);
-  driver(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, work.data(), &lwork, iwork.data(), &liwork, &info, 1, 1);
-  check_arguments(info, routine);
+  Fortran<T>::syevd(&e.job, &uplo, &e.n, e.a, &e.ld, e.values, work.data(), &lwork, iwork.data(), &liwork, &info, 1, 1);
+  check_arguments(info, "syevd");
   return info;
 }
 
@@ -284,16 +286,17 @@ void Spectral<T>::eigen_symmetric(Mat<T> A, T* host_values, bool vectors) {
     Scratch<T> kept(n * n);
     const Mat<T> copy(kept.data(), n, n);
     this->copy(A, copy);
-    const blas_int info = syevd<T>(Fortran<T>::syevd, "syevd", problem);
+    const blas_int info = syevd(problem);
     if (info == 0) return;
     this->copy(copy, A);
     if (const blas_int again = syev(problem)) throw_not_converged("syevd", info, "syev", again, n, n);
     return;
   }
   LowerTriangle<T> lower(*this, A);
-  const bool two_stage = Fortran<T>::syevd_2stage != nullptr && n >= kTwoStageFrom;
-  const char* routine = two_stage ? "syevd_2stage" : "syevd";
-  const blas_int info = syevd<T>(two_stage ? Fortran<T>::syevd_2stage : Fortran<T>::syevd, routine, problem);
+  // extreme magnitudes are for syevd, which scales them
+  const bool two_stage = n >= kTwoStageFrom && has_two_stages<T>() && safe_scale<T>(this->max_abs(A)) == 1;
+  const char* routine = two_stage ? "sytrd_2stage" : "syevd";
+  const blas_int info = two_stage ? static_cast<blas_int>(two_stage_eigenvalues<T>(A, host_values)) : syevd(problem);
   if (info == 0) return;
   lower.restore();
   if (const blas_int again = syev(problem)) throw_not_converged(routine, info, "syev", again, n, n);
