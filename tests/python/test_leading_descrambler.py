@@ -119,6 +119,22 @@ def test_nearest_to_the_identity(engine: str, name: str, rank: int) -> None:
     assert np.sum(moved > 1e-12) <= min(n, rank + (hi if hi < n else lo))
 
 
+@pytest.mark.parametrize("wave", [(1, 1), (1, -1), (2, 1)])
+def test_gratings_on_a_grid(engine: str, wave: tuple[int, int]) -> None:
+    """The null space has two, or four, of the four modes of the block that it cuts, and gives it three directions."""
+    side, rng = 16, np.random.default_rng(8)
+    x, y = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    phases = [2 * np.pi * (a * x + b * y).ravel() / side for a, b in ((1, 0), (0, 1), wave)]
+    gratings = np.stack([f(phase) for phase in phases for f in (np.cos, np.sin)])
+    Y = rng.standard_normal((40, 6)) * [3, 2.5, 2, 1.5, 1, 0.8] @ gratings
+    C, a = Y.T @ Y / 40, penalty.Grid((side, side), order=1)
+    d = bk.descramble(np.eye(side**2), autocorrelation=C, penalty=a)
+    P = np.asarray(d.P)
+    assert np.abs(P @ P.T - np.eye(len(C))).max() < 1e-12
+    assert d.cost == pytest.approx(d.optimum, rel=1e-10)
+    assert np.trace(P) >= np.trace(dense(C, a, 6)) - 1e-7
+
+
 @pytest.mark.parametrize("rank", [20, 33, 34, 39, 40, 41, 42, 47, 64])
 def test_cuts_on_either_side_of_where_everything_is_decomposed(engine: str, rank: int) -> None:
     # the core reduces the problem to 2 rank dimensions, or one more, below 7/8 of 90 of them; even ranks cut a block
