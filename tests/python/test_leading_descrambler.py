@@ -152,16 +152,18 @@ def test_cuts_on_either_side_of_where_everything_is_decomposed(engine: str, rank
         np.testing.assert_allclose(d.P @ outside, outside, atol=1e-10)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5, 6, 9])
+@pytest.mark.parametrize("rank", [1, 2, 5, 6, 9, 11])
 def test_nearest_to_a_given_matrix(engine: str, rank: int) -> None:
     C, P0, a = moments(20, 4), haar(20, 5), penalty.FourierDerivative(2)
     d = run(C, rank, gauge=P0)
     check(d, C, a, rank)
     np.testing.assert_allclose(d.P, dense(C, a, rank, P0), atol=1e-5)
     # orthogonal to 1e-6 only: its polar factor is meant, and P is orthogonal to rounding all the same
-    rough = run(C, rank, gauge=P0 + 1e-7 * np.random.default_rng(1).standard_normal((20, 20)))
+    given = P0 + 1e-7 * np.random.default_rng(1).standard_normal((20, 20))
+    rough = run(C, rank, gauge=given)
     check(rough, C, a, rank)
     np.testing.assert_allclose(rough.P, d.P, atol=1e-5)
+    np.testing.assert_allclose(rough.P, run(C, rank, gauge=polar(given)).P, atol=1e-9)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 6, 9, 16])
