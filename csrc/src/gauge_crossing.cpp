@@ -68,17 +68,22 @@ void CrossingGauge::solve(bool flip, Mat<double> Z) {
   sweeps_ = 0;
   // A wide cluster whose ends are cut by narrow blocks: few columns of what it takes the polar factor of depend on G.
   if (clusters_.size() == 1 && VaryingPolar::pays(clusters_[0].size, columns_)) climb_by_few_columns();
+  Buffer<double> of_clusters;  // the G that H is the answer to
   climb(2, [&] {
     ++sweeps_;
+    of_clusters = packed();
     in_clusters_ = turn_clusters();
     in_blocks_ = turn_blocks();
     return la_.dot(Gt_, product_);
   });
-  if (flip) {
+  if (flip) {  // from the same products: of a singular one the polar factor, and its determinant, are any
     if (in_blocks_.value <= in_clusters_.value) {
       turn_blocks(in_blocks_.part);
     } else {
+      const Buffer<double> last = packed();
+      unpack(of_clusters, Gt_);
       turn_clusters(in_clusters_.part);
+      unpack(last, Gt_);
     }
   }
   la_.multiply(Op::none, Op::none, 1.0, Ht_, Gt_, 0.0, Z);

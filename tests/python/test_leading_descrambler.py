@@ -119,6 +119,17 @@ def test_nearest_to_the_identity(engine: str, name: str, rank: int) -> None:
     assert np.sum(moved > 1e-12) <= min(n, rank + (hi if hi < n else lo))
 
 
+@pytest.mark.parametrize("rank", [None, 32])
+def test_rotations_of_what_lies_along_modes(engine: str, rank: int | None) -> None:
+    """Overlaps of modes with modes are singular: the polar factor of one may be a rotation or a reflection."""
+    a, rng = penalty.Grid((8, 8), order=1), np.random.default_rng(2)
+    for _ in range(30):
+        size = int(rng.integers(10, 60))
+        F = a.basis(64)[:, rng.permutation(64)[:size]] * rng.integers(1, 5, size)
+        d = bk.descramble(np.eye(64), autocorrelation=F @ F.T, penalty=a, rank=rank, group="special_orthogonal")
+        assert np.linalg.det(d.P) == pytest.approx(1, abs=1e-10)
+
+
 @pytest.mark.parametrize("wave", [(1, 1), (1, -1), (2, 1)])
 def test_gratings_on_a_grid(engine: str, wave: tuple[int, int]) -> None:
     """The null space has two, or four, of the four modes of the block that it cuts, and gives it three directions."""
