@@ -303,20 +303,20 @@ void solve_leading(const Context& context, const Preactivations::Impl& y, const 
   out.optimum = kNaN;
   out.bound = least_cost(basis.lambda(), spectrum.variances, spectrum.next, spectrum.rest);
 
+  Buffer<double> P0;
+  if (params.gauge == GaugeKind::given) P0 = orthogonal_reference(context, params.P0);
   if (all && whole(r)) {
     std::vector<index_t> cut = clusters;
     cut.push_back(n);
-    const Buffer<double> Pt = minimiser(context, basis, principal.U, std::move(cut), params, out.gauge_conditioning);
+    DescrambleParams exact = params;
+    exact.P0 = {P0.data(), n, n, Order::column_major};
+    const Buffer<double> Pt = minimiser(context, basis, principal.U, std::move(cut), exact, out.gauge_conditioning);
     finish(context, y, basis, W, Pt, params, out);
   } else {
     const bool special = params.group == Group::special_orthogonal;
-    const LeadingDescrambler P =
-        params.gauge == GaugeKind::canonical
-            ? canonical_leading(context, basis, U, clusters, special)
-            : nearest_leading(
-                  context, basis, U, clusters,
-                  params.gauge == GaugeKind::given ? orthogonal_reference(context, params.P0) : Buffer<double>(),
-                  special);
+    const LeadingDescrambler P = params.gauge == GaugeKind::canonical
+                                     ? canonical_leading(context, basis, U, clusters, special)
+                                     : nearest_leading(context, basis, U, clusters, std::move(P0), special);
     out.gauge_conditioning = P.conditioning;
     {
       const Buffer<double> Pt = transposed(context, basis, P);

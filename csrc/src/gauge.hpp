@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "gauge_crossing.hpp"
 #include "linalg/buffer.hpp"
 #include "penalty_basis.hpp"
 
@@ -37,15 +38,11 @@ class Gauge {
   int sweeps() const { return sweeps_; }
 
  private:
-  // positions [lo, lo + size) of the spectrum that are solved together
-  struct Part {
-    index_t lo = 0;
-    index_t size = 0;
-  };
+  // positions of the spectrum that are solved together
   struct Component {
-    Part part;
-    std::vector<Part> crossing_blocks;  // blocks of lambda that lie in more than one cluster
-    std::vector<Part> crossing_clusters;  // clusters that lie in more than one block
+    Stretch part;
+    // blocks of lambda that lie in more than one cluster, and clusters that lie in more than one block, counted from part.lo
+    std::vector<Stretch> crossing_blocks, crossing_clusters;
     bool crossing() const { return !crossing_blocks.empty() && !crossing_clusters.empty(); }
   };
   struct Small {  // polar factor of a 1 x 1 or 2 x 2 overlap, column-major
@@ -55,9 +52,7 @@ class Gauge {
 
   void find_components();
   void small_polars(linalg::Mat<const double> K, std::vector<Small>& out, index_t flipped) const;
-  double polar(linalg::Mat<const double> K, linalg::Mat<double> out, bool flip) const;
   void rotate_small(const std::vector<Small>& polars, linalg::Mat<double> out) const;
-  double solve_crossing(const Component& c, linalg::Mat<const double> K, linalg::Mat<double> Z, bool flip);
 
   const Context& context_;
   linalg::LinAlg<double>& la_;

@@ -36,9 +36,15 @@ index_t LineModes::length_for(index_t pitch) {
 LineModes::LineModes(LinAlg<double>& la, Mat<const double> lines, index_t pitch)
     : channels_(lines.rows), lines_(lines.cols / pitch), length_(length_for(pitch)) {
   modes_ = Buffer<double>(la, channels_ * lines_, length_);
-  for (index_t w = 0; w < pitch; ++w) {
-    la.copy(Mat<const double>(lines.data + w * channels_, channels_, lines_, pitch * channels_),
-            Mat<double>(modes_.data() + w * lines_ * channels_, channels_, lines_));
+  // one copy for each position or for each line, whichever are fewer
+  const index_t line = pitch * channels_, position = lines_ * channels_;
+  for (index_t w = 0; w < pitch && pitch <= lines_; ++w) {
+    la.copy(Mat<const double>(lines.data + w * channels_, channels_, lines_, line),
+            Mat<double>(modes_.data() + w * position, channels_, lines_));
+  }
+  for (index_t l = 0; l < lines_ && lines_ < pitch; ++l) {
+    la.copy(Mat<const double>(lines.data + l * line, channels_, pitch),
+            Mat<double>(modes_.data() + l * channels_, channels_, pitch, position));
   }
   la.fill(modes_.mat().columns(pitch, length_ - pitch), 0.0);
   la.apply_modes(Modes::fourier, Op::transpose, modes_);

@@ -201,7 +201,7 @@ struct PatchAutocorrelation::Impl {
     }
   }
 
-  // out (n x n) <- scale * the sums of a group, symmetric
+  // out (n x n) <- scale * the sums of a group, symmetric, with a diagonal that rounding has not left below 0
   void write_group(index_t group, double scale, Mat<double> out) const {
     const auto& bundle = layout.of_group(group);
     const index_t c = layout.group_channels, taps = layout.taps, first = group * c - bundle.first;
@@ -222,6 +222,13 @@ struct PatchAutocorrelation::Impl {
                        Mat<double>(out.data + (j * taps + t) * n, taps, c));
       }
     }
+    // what is subtracted for a mean, and products by modes, are off by more than a channel that hardly varies does
+    const Mat<double> diagonal(out.data, 1, n, n + 1);
+    std::vector<double> host(static_cast<std::size_t>(n));
+    la().download(diagonal, host.data());
+    if (std::none_of(host.begin(), host.end(), [](double v) { return v < 0; })) return;
+    for (double& v : host) v = std::max(v, 0.0);
+    la().upload(host.data(), diagonal);
   }
 
   // The sums of a group, n x n, on the host; out holds zeros.

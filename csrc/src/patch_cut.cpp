@@ -99,6 +99,9 @@ double saved_by_modes(const PatchBlocks& layout, index_t lines, index_t pitch, i
   return channels * channels * static_cast<double>(layout.bundles.size()) * (direct - modes);
 }
 
-double seconds_of_transforms(index_t numbers) { return 3e-9 * static_cast<double>(numbers); }
+double seconds_of_transforms(index_t numbers, index_t pitch, bool by_products) {
+  const double each = by_products ? static_cast<double>(LineModes::length_for(pitch)) / 22.5e9 : 3e-9;
+  return each * static_cast<double>(numbers);
+}
 
 }  // namespace brockett

@@ -30,7 +30,8 @@ inline bool is_wide(const PatchAxis::Piece& piece, index_t pitch) { return 2 * p
 
 /// Seconds that LineModes saves over direct products of lines of `pitch` positions at some shifts, without the transforms.
 double saved_by_modes(const PatchBlocks& layout, index_t lines, index_t pitch, index_t shifts);
-/// Seconds of the transforms of lines of so many numbers.
-double seconds_of_transforms(index_t numbers);
+/// Seconds of the transforms of lines of `pitch` positions, of so many numbers: by FFT, or as products with the matrix of modes
+/// as on a GPU, where a number takes the longer the longer its line is.
+double seconds_of_transforms(index_t numbers, index_t pitch, bool by_products);
 
 }  // namespace brockett

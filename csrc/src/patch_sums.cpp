@@ -276,7 +276,8 @@ class Chunk {
     for (const std::size_t at : partners) {
       if (modes_[at].empty()) columns += phases_[at].cols();
     }
-    if (gain <= seconds_of_transforms(columns * x_.channels)) return {};
+    const bool by_products = context_.backend().batch_size(1) > 1;
+    if (gain <= seconds_of_transforms(columns * x_.channels, pitch_, by_products)) return {};
     for (const std::size_t at : partners) {
       if (modes_[at].empty()) modes_[at] = LineModes(la_, phases_[at], pitch_);
     }

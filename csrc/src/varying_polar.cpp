@@ -1,5 +1,6 @@
 #include "varying_polar.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -16,6 +17,10 @@ std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
 // exp(-pi^2 / h) = 7e-18; beyond the ends there is less than exp(-40), and exp(-70) over the smallest singular value.
 constexpr double kStep = 0.25, kFirst = -70;
 constexpr int kNodes = 441;
+
+// Where columns of V G depend on each other in the null space of B, N (up to 1 / t^2) is singular but for rounding. A pivot
+// below this share of the terms that it is the sum of is nothing else: taken as this share, it leaves an error of order t.
+constexpr double kResolved = 1e-14;
 
 double node(int k) { return std::exp(kFirst + kStep * k); }
 
@@ -56,7 +61,7 @@ VaryingPolar::VaryingPolar(linalg::LinAlg<double>& la, Mat<const double> B, Mat<
 
 double VaryingPolar::operator()(const std::vector<double>& G, index_t p, std::vector<double>& R) const {
   const index_t j = j_;
-  std::vector<double> E(at(p * j)), F(at(p * j)), N(at(p * p)), Q(at(p * p));
+  std::vector<double> E(at(p * j)), F(at(p * j)), N(at(p * p)), Q(at(p * p)), least(at(p));
   // out (p x c) <- G^T A, or (G^T A) G
   const auto left = [&](const double* A, std::vector<double>& out) {
     for (index_t b = 0; b < j; ++b) {
@@ -99,12 +104,17 @@ double VaryingPolar::operator()(const std::vector<double>& G, index_t p, std::ve
     right(E, N);
     left(A + j * j, F);
     right(F, Q);
-    for (index_t i = 0; i < p; ++i) N[at(i + i * p)] += 1;
+    for (index_t i = 0; i < p; ++i) {
+      double size = 0;
+      for (index_t a = 0; a < j; ++a) size += std::abs(G[at(a + i * j)]) * std::sqrt(A[a + a * j]);
+      N[at(i + i * p)] += 1;
+      least[at(i)] = kResolved * (1 + size * size);
+    }
     for (index_t i = 0; i < p; ++i) {
       for (index_t b = 0; b <= i; ++b) {
         double sum = N[at(i + b * p)];
         for (index_t c = 0; c < b; ++c) sum -= N[at(i + c * p)] * N[at(b + c * p)];
-        N[at(i + b * p)] = i == b ? std::sqrt(sum) : sum / N[at(b + b * p)];
+        N[at(i + b * p)] = i == b ? std::sqrt(std::max(sum, least[at(i)])) : sum / N[at(b + b * p)];
       }
     }
     solve(E, j);

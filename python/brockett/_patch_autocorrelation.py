@@ -197,7 +197,8 @@ class PatchAutocorrelation(Autocorrelation):
 
         Notes
         -----
-        At stride 1 about (4k² - 4k + 1) in_channels² / groups flops for each position of the padded images.
+        At stride 1 about (4k² - 4k + 2) in_channels² / groups flops for each position of the padded images; with many
+        channels 4k in place of the bracket.
 
         Examples
         --------

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "descramble_fixture.hpp"
@@ -305,6 +306,54 @@ TYPED_TEST(GaugeTest, polar_factors_of_which_some_columns_vary) {
       }
     }
   }
+}
+
+// [V G, B] is singular: its polar factor is that of the directions that it has. By hand v1 = v2 = e1 / 2, B = 0.8 e3, G = I:
+// the columns that vary are (e1 e1) / sqrt 2; G of their difference: nothing at all.
+TYPED_TEST(GaugeTest, polar_factors_of_columns_that_depend_on_each_other) {
+  auto& full = this->context.backend().full();
+  RealMatrix B(3, 3), V(3, 2);
+  B(2, 2) = 0.8L;
+  V(0, 0) = V(0, 1) = 0.5L;
+  std::vector<double> R;
+  const VaryingPolar parallel(full, uploaded(full, B), uploaded(full, V));
+  EXPECT_NEAR(parallel({1, 0, 0, 1}, 2, R), 0.5 * std::numbers::sqrt2, 1e-7);
+  for (const double r : R) EXPECT_NEAR(r, 0.25 * std::numbers::sqrt2, 1e-7);
+  const double half = 0.5 * std::numbers::sqrt2;
+  EXPECT_NEAR(parallel({half, -half}, 1, R), 0, 1e-7);
+  for (const double r : R) EXPECT_NEAR(r, 0, 1e-7);
+
+  // rotated, so that nothing but rounding tells that they depend on each other
+  const index_t q = 20;
+  for (const unsigned seed : {1U, 2U, 3U, 4U}) {
+    const RealMatrix X = random_orthonormal(q, q, 460 + seed), Y = random_orthonormal(q - 3, q - 3, 470 + seed);
+    const RealMatrix rest = times(X.block(0, 3, q, q - 3), Y);
+    RealMatrix whole(q, q), varying(q, 3);
+    for (index_t i = 0; i < q; ++i) {
+      for (index_t c = 3; c < q; ++c) whole(i, c) = 0.6L * rest(i, c - 3);
+      varying(i, 0) = 0.5L * X(i, 0);
+      varying(i, 1) = 0.3L * X(i, 0) + 0.4L * X(i, 1);
+      varying(i, 2) = 0.8L * X(i, 0) + 0.4L * X(i, 1);  // the sum of both
+    }
+    const VaryingPolar polar_of(full, uploaded(full, whole), uploaded(full, varying));
+    // V = [x1 x2] F, of rank two
+    RealMatrix F(2, 3);
+    F(0, 0) = 0.5L, F(0, 1) = 0.3L, F(0, 2) = 0.8L, F(1, 1) = F(1, 2) = 0.4L;
+    EXPECT_NEAR(polar_of({1, 0, 0, 0, 1, 0, 0, 0, 1}, 3, R), static_cast<double>(nuclear_norm(F)), 1e-7);
+    const RealMatrix want = times(polar_factor(F).transposed(), F);
+    for (index_t c = 0; c < 3; ++c) {
+      for (index_t i = 0; i < 3; ++i) {
+        EXPECT_NEAR(R[static_cast<std::size_t>(i + c * 3)], static_cast<double>(want(i, c)), 1e-7);
+      }
+    }
+  }
+}
+
+TEST(VaryingPolar, pays_for_few_columns_of_many) {
+  EXPECT_TRUE(VaryingPolar::pays(32, 2));
+  EXPECT_FALSE(VaryingPolar::pays(31, 2));
+  EXPECT_FALSE(VaryingPolar::pays(32, 0));
+  EXPECT_FALSE(VaryingPolar::pays(8192, 256));  // 460 MB of moments
 }
 
 // A block of two lies in a single direction and in a cluster of forty. The climb is over before polar factors of order forty

@@ -1,5 +1,6 @@
 // Sums of products of lines at several shifts against the sums by their definition.
 #include "line_modes.hpp"
+#include "patch_cut.hpp"
 #include "reference.hpp"
 
 namespace brockett::test {
@@ -55,6 +56,20 @@ TYPED_TEST(LineModesTest, equal_the_sums_of_products) {
         }
       }
     }
+  }
+}
+
+// 5 x 5 kernels over 32 channels: of 4096 lines of 32 positions, or 128 of 10000.
+TEST(PatchCut, transforms_as_products_pay_for_short_lines_alone) {
+  PatchParams p;
+  p.in_channels = 32;
+  p.kernel = {5, 5};
+  const PatchBlocks layout(p);
+  for (const index_t pitch : {32, 10000}) {
+    const index_t lines = pitch == 32 ? 4096 : 128, numbers = 2 * p.in_channels * lines * pitch;
+    const double gain = 4 * saved_by_modes(layout, lines, pitch, 9);
+    EXPECT_GT(gain, seconds_of_transforms(numbers, pitch, false));
+    EXPECT_EQ(gain > seconds_of_transforms(numbers, pitch, true), pitch == 32);
   }
 }
 

@@ -14,7 +14,7 @@ from scipy.stats import ortho_group
 
 from brockett import InvalidArgument
 from brockett import _fallback as fb
-from brockett._fallback import gauge
+from brockett._fallback import gauge, varying_polar
 
 FOURIER = {"kind": "fourier", "order": 2.0}
 NEUMANN = {"kind": "difference", "order": 1, "boundary": "neumann"}
@@ -310,6 +310,55 @@ def test_a_wide_cluster_that_a_narrow_block_cuts(cut: int, rng: np.random.Genera
 
         assert reached == pytest.approx(best_at(angle), abs=1e-12)
         assert all(best_at(angle + step) < reached for step in (-1e-3, 1e-3))
+
+
+def polar(M: np.ndarray) -> tuple[np.ndarray, float]:
+    """The polar factor of what M does not take to nothing, and its nuclear norm."""
+    X, s, Yt = np.linalg.svd(M)
+    kept = s > 1e-9
+    return X[:, kept] @ Yt[kept, :], float(s[kept].sum())
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_polar_factors_of_columns_that_depend_on_each_other(lost: int, rng: np.random.Generator) -> None:
+    q, j, p = 20, 4, 3
+    for _ in range(5):
+        X = haar(q, 1, rng)[0]
+        B = np.zeros((q, q))
+        B[:, p:] = 0.6 * X[:, p:] @ haar(q - p, 1, rng)[0]
+        V = X[:, : p - lost] @ rng.normal(size=(p - lost, j)) / 3  # within the null space of Bᵀ
+        G = haar(j, 1, rng)[0][:, :p]
+        M = B.copy()
+        M[:, :p] = V @ G
+        W, norm = polar(M)
+        R, rise = varying_polar.VaryingPolar(B, V, np.linalg.svd)(G)
+        np.testing.assert_allclose(R, W[:, :p].T @ V, atol=1e-7 if lost else 1e-13)
+        assert rise == pytest.approx(norm - polar(B)[1], abs=1e-7 if lost else 1e-13)
+    B = np.diag([0.0, 0.0, 0.8])  # and exactly: e1 / 2 twice
+    V = np.outer([0.5, 0, 0], [1.0, 1.0])
+    R, rise = varying_polar.VaryingPolar(B, V, np.linalg.svd)(np.eye(2))
+    np.testing.assert_allclose(R, np.full((2, 2), math.sqrt(2) / 4), atol=1e-7)
+    assert rise == pytest.approx(math.sqrt(0.5), abs=1e-7)
+
+
+def test_varying_polar_pays_for_few_columns_of_many() -> None:
+    cases = {(32, 2): True, (31, 2): False, (32, 0): False, (8192, 256): False}  # the last: 460 MB of moments
+    assert {case: varying_polar.pays(*case) for case in cases} == cases
+
+
+@pytest.mark.parametrize("n", [7, 40])
+def test_a_climb_that_is_cut_off_ends_where_it_was(
+    n: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks, clusters = [0, 1, 3, n], [0, 1, 2, n]
+    for _ in range(20):
+        M, reached = haar(n, 1, rng)[0], []
+        for most in range(1, 14):
+            monkeypatch.setattr(gauge, "MAX_SWEEPS", most)
+            GH = gauge.nearest(M, blocks, clusters).GH
+            np.testing.assert_allclose(GH @ GH.T, np.eye(n), atol=1e-12)
+            reached.append(float(np.sum(GH * M)))
+        assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(reached))
 
 
 def test_clusters() -> None:

@@ -119,6 +119,33 @@ def test_nearest_to_the_identity(engine: str, name: str, rank: int) -> None:
     assert np.sum(moved > 1e-12) <= min(n, rank + (hi if hi < n else lo))
 
 
+@pytest.mark.parametrize("rank", [None, 32])
+def test_rotations_of_what_lies_along_modes(engine: str, rank: int | None) -> None:
+    """Overlaps of modes with modes are singular: the polar factor of one may be a rotation or a reflection."""
+    a, rng = penalty.Grid((8, 8), order=1), np.random.default_rng(2)
+    for _ in range(30):
+        size = int(rng.integers(10, 60))
+        F = a.basis(64)[:, rng.permutation(64)[:size]] * rng.integers(1, 5, size)
+        d = bk.descramble(np.eye(64), autocorrelation=F @ F.T, penalty=a, rank=rank, group="special_orthogonal")
+        assert np.linalg.det(d.P) == pytest.approx(1, abs=1e-10)
+
+
+@pytest.mark.parametrize("wave", [(1, 1), (1, -1), (2, 1)])
+def test_gratings_on_a_grid(engine: str, wave: tuple[int, int]) -> None:
+    """The null space has two, or four, of the four modes of the block that it cuts, and gives it three directions."""
+    side, rng = 16, np.random.default_rng(8)
+    x, y = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    phases = [2 * np.pi * (a * x + b * y).ravel() / side for a, b in ((1, 0), (0, 1), wave)]
+    gratings = np.stack([f(phase) for phase in phases for f in (np.cos, np.sin)])
+    Y = rng.standard_normal((40, 6)) * [3, 2.5, 2, 1.5, 1, 0.8] @ gratings
+    C, a = Y.T @ Y / 40, penalty.Grid((side, side), order=1)
+    d = bk.descramble(np.eye(side**2), autocorrelation=C, penalty=a)
+    P = np.asarray(d.P)
+    assert np.abs(P @ P.T - np.eye(len(C))).max() < 1e-12
+    assert d.cost == pytest.approx(d.optimum, rel=1e-10)
+    assert np.trace(P) >= np.trace(dense(C, a, 6)) - 1e-7
+
+
 @pytest.mark.parametrize("rank", [20, 33, 34, 39, 40, 41, 42, 47, 64])
 def test_cuts_on_either_side_of_where_everything_is_decomposed(engine: str, rank: int) -> None:
     # the core reduces the problem to 2 rank dimensions, or one more, below 7/8 of 90 of them; even ranks cut a block
@@ -136,16 +163,18 @@ def test_cuts_on_either_side_of_where_everything_is_decomposed(engine: str, rank
         np.testing.assert_allclose(d.P @ outside, outside, atol=1e-10)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5, 6, 9])
+@pytest.mark.parametrize("rank", [1, 2, 5, 6, 9, 11])
 def test_nearest_to_a_given_matrix(engine: str, rank: int) -> None:
     C, P0, a = moments(20, 4), haar(20, 5), penalty.FourierDerivative(2)
     d = run(C, rank, gauge=P0)
     check(d, C, a, rank)
     np.testing.assert_allclose(d.P, dense(C, a, rank, P0), atol=1e-5)
     # orthogonal to 1e-6 only: its polar factor is meant, and P is orthogonal to rounding all the same
-    rough = run(C, rank, gauge=P0 + 1e-7 * np.random.default_rng(1).standard_normal((20, 20)))
+    given = P0 + 1e-7 * np.random.default_rng(1).standard_normal((20, 20))
+    rough = run(C, rank, gauge=given)
     check(rough, C, a, rank)
     np.testing.assert_allclose(rough.P, d.P, atol=1e-5)
+    np.testing.assert_allclose(rough.P, run(C, rank, gauge=polar(given)).P, atol=1e-9)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 6, 9, 16])

@@ -188,6 +188,31 @@ def test_centring_does_not_cancel(engine: str, rng: np.random.Generator) -> None
     assert np.abs(acc.matrix() - R).max() < 1e-9  # 1e-16 · 1e6² would be 1e-4
 
 
+def test_variances_that_are_nothing_but_rounding(engine: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    for constant in rng.normal(size=12):
+        acc = bk.PatchAutocorrelation(2, 3, center=True)
+        for _ in range(2):
+            X = rng.normal(size=(3, 2, 7, 9))
+            X[:, 1] = constant
+            acc.update(X, weights=rng.uniform(0.5, 2, 3))
+        R = acc.matrix()
+        assert np.diag(R).min() >= 0
+        acc.save(tmp_path / "r.npz")
+        np.testing.assert_allclose(bk.PatchAutocorrelation.load(tmp_path / "r.npz").matrix(), R, rtol=1e-15, atol=1e-40)
+        np.testing.assert_allclose(acc.group(0).matrix(), R, rtol=1e-15, atol=1e-40)
+
+
+def test_channels_that_are_large_at_the_border_alone(engine: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    """Products by modes of the lines have the rounding of whole lines."""
+    acc = bk.PatchAutocorrelation(96, (1, 9))
+    X = rng.normal(size=(4, 96, 24, 32))  # of which tap 4 reads all but 4 columns on either side
+    X[:, ::2, :, 4:-4] *= 1e-19
+    acc.update(X)
+    assert np.diag(acc.matrix()).min() >= 0
+    acc.save(tmp_path / "r.npz")
+    assert bk.PatchAutocorrelation.load(tmp_path / "r.npz").n_samples == acc.n_samples
+
+
 def test_merge_pickle_copy_and_save(engine: str, rng: np.random.Generator, tmp_path: Path) -> None:
     for options in ({"groups": 2, "center": True}, {"stride": 2, "padding": (1, 0), "padding_mode": "circular"}):
         a = bk.PatchAutocorrelation(4, (3, 2), **options)  # type: ignore[arg-type]

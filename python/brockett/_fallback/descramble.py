@@ -243,7 +243,10 @@ def _orthogonal(
         flipped = H.copy()
         flipped[-1, :] *= -1  # the last column of T
     else:
-        M = Tt @ c.U if gauge == "identity" else Tt @ _checked_reference(P0, y) @ c.U
+        M = Tt @ c.U
+        if gauge == "given":
+            reference = _checked_reference(P0, y)
+            M = Tt @ (reference if c.known == y.n else leading.orthogonal_reference(reference)) @ c.U
         rotation = gauges.nearest(to_host(M), lam.blocks, c.clusters, svd)
         P, conditioning = P_of(rotation.GH), rotation.conditioning
         flipped = rotation.flipped()

@@ -136,7 +136,7 @@ def _alternate(M: Host, blocks: Sequence[slice], clusters: Sequence[slice], svd:
         before, still = -math.inf, 0
         arrived = moved = None  # where the step before ended, and how far it went
         extrapolated = False
-        for _ in range(MAX_SWEEPS):
+        for count in range(MAX_SWEEPS):
             start = G.copy()
             trace = sweep()
             if extrapolated and trace < before and arrived is not None:  # too far: on from where the step before ended
@@ -148,9 +148,12 @@ def _alternate(M: Host, blocks: Sequence[slice], clusters: Sequence[slice], svd:
                 break
             before, now, extrapolated = trace, G.copy(), False
             # Steps that shrink by a constant factor are followed to where they end (Anderson's method of depth one: the
-            # secant method where one angle is all that is free), and back onto the orthogonal matrices.
-            if moved is not None and arrived is not None and (change := float(np.linalg.norm(moved - step))) > 0:
-                share = float(np.sum(step * (moved - step))) / change**2
+            # secant method where one angle is all that is free), and back onto the orthogonal matrices. Not so late
+            # that no sweep would be left to judge it, and one to go back.
+            late = count + 2 >= MAX_SWEEPS
+            if not late and moved is not None and arrived is not None:
+                change = float(np.linalg.norm(moved - step))
+                share = float(np.sum(step * (moved - step))) / change / change if change > 0 else 0.0
                 if math.isfinite(share) and share > -1:
                     polars((1 + share) * now - share * arrived, blocks, G)
                     extrapolated = True

@@ -195,6 +195,8 @@ class PatchAccumulator:
             mean = xp.reshape(mean, (-1,))
             if pivot is not None:
                 moment = moment - weight * mean[:, None] * mean[None, :]
+                below = (moment < 0) & xp.eye(self.n_features, dtype=xp.bool, device=self._device)
+                moment = xp.where(below, xp.zeros_like(moment), moment)  # variances of channels that hardly vary
                 own = pivot[group * size : (group + 1) * size]
                 mean = mean + xp.repeat(own, len(taps))  # (channel, tap)
             found.append(Moments(0.5 * moment + 0.5 * xp.matrix_transpose(moment), mean, weight, patches))
