@@ -109,11 +109,11 @@ def test_engines_take_the_same_steps() -> None:
         one, other = results
         assert one.columns == other.columns > 0, name
         np.testing.assert_allclose(one.s, other.s, rtol=1e-12)
-    for tol in (1e-2, 1e-3, 1e-4, 1e-5, 1e-7, 1e-8, 1e-9):
+    for tol in (1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7):
         columns = set()
         for engine in ("cpu", "numpy"):
             bk.set_engine(engine)
-            columns.add(bk.svd(SPECTRA["flat"], 10, tol, method="krylov").columns)
+            columns.add(bk.svd(SPECTRA["heavy"], 24, tol, method="krylov").columns)
         assert len(columns) == 1, tol
 
 
