@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "check.hpp"
@@ -33,6 +34,10 @@ Buffer<T> cast(const Context& context, Mat<const double> A) {
   return out;
 }
 
+/// The residual of triplets with values s and vectors V Z, V the r leading Ritz vectors, as the recurrence of the basis tells
+/// it; 0 where it does not.
+using Recurrence = std::function<double(const std::vector<double>& s, Mat<const double> Zt)>;
+
 /// From V (n x d, orthonormal) to the r largest triplets in its span: op(M) V = Q R, R = P diag(s) Z^T, U = Q P, V <- V Z.
 /// The products have sums in float64; or op(M) V is at hand in T, which saves one of them and the precision of the other,
 /// or both where the residual is known.
@@ -44,7 +49,7 @@ class Finish {
 
   /// The triplets and their residual, measured with the vectors as they are returned; `back` becomes op(M)^T U.
   KrylovTriplets<T> triplets(Mat<const double> V0, index_t r, Buffer<double>& back, const Buffer<T>& images = {},
-                             double known_residual = 0) {
+                             const Recurrence& known = {}) {
     const index_t d = V0.cols;
     const bool at_hand = images.cols() > 0;
     KrylovTriplets<T> out;
@@ -65,10 +70,8 @@ class Finish {
     ld_.multiply(Op::none, Op::transpose, 1.0, Vd, Z, 0.0, VZ);
     out.V = cast<T>(context_, VZ);
 
-    if (known_residual > 0) {
-      out.residual = known_residual;
-      return out;
-    }
+    if (known) out.residual = known(out.s, Z);
+    if (out.residual > 0) return out;
     back = at_hand ? quick_product(flip(op_), out.U) : product(flip(op_), out.U);
     if (out.s[0] == 0) return out;
     const std::vector<double> right = distances(out.V, out.s, back);
@@ -128,11 +131,23 @@ index_t rank_of_tail(const std::vector<double>& s, const KrylovParams& p, index_
   return 0;
 }
 
-/// The largest residual of the r leading Ritz triplets, where the rounding of the basis is no part of it; else 0.
+/// It tells where the rounding of the basis is no part of the residual, and only of products with M and its transpose: where
+/// what was multiplied with on the way back is none, the roots of the eigenvalues of H are not the norms s of the images.
 template <class T>
-double clear_residual(const typename Lanczos<T>::Ritz& ritz, index_t r) {
-  const double residual = *std::max_element(ritz.residual.begin(), ritz.residual.begin() + r);
-  return residual * ritz.sigma[at(r - 1)] > 50 * kRounding<T> * ritz.sigma[0] ? residual : 0;
+double told_by_recurrence(LinAlg<double>& ld, const Lanczos<T>& lanczos, const typename Lanczos<T>::Ritz& ritz,
+                          const std::vector<double>& s, Mat<const double> Zt) {
+  if (!(s.back() > 0)) return 0;
+  const Mat<const double> last = lanczos.last_rows(ritz).columns(0, Zt.rows);
+  Buffer<double> turned(ld, last.rows, Zt.rows);
+  ld.multiply(Op::none, Op::transpose, 1.0, last, Zt, 0.0, turned);
+  const std::vector<double> distance = lanczos.distances(turned);
+  double residual = 0, off = 0;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    residual = std::max(residual, distance[i] / (s[i] * s[0]));
+    off = std::max(off, std::abs(s[i] - ritz.sigma[i]) * (s[i] + ritz.sigma[i]) / (s[i] * s[0]));
+  }
+  const bool clear = residual * s.back() > 50 * kRounding<T> * s[0];
+  return clear && off <= 0.02 * residual ? residual : 0;
 }
 
 /// The r leading triplets of the basis. Half steps of orthogonal iteration with float64 sums take the rounding of the
@@ -145,7 +160,12 @@ KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>&
   constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
   const bool whole = lanczos.width() == 0, all = whole && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
   const Buffer<T> images = whole ? Buffer<T>() : lanczos.images(ritz, r);
-  const double known = quick && !whole ? clear_residual<T>(ritz, r) : 0;
+  Recurrence known;
+  if (quick && !whole) {
+    known = [&](const std::vector<double>& s, Mat<const double> Zt) {
+      return told_by_recurrence<T>(context.backend().full(), lanczos, ritz, s, Zt);
+    };
+  }
   Buffer<double> back;
   KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back, images, known);
   while (!quick && best.residual > tol && best.residual < kStagnation<T>) {
@@ -188,8 +208,6 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   if (params.widest > 0) width = std::min(width, params.widest);
   Lanczos<T> lanczos(context, map, op, p, width);
 
-  // Estimates leave room for the rounding that the measured residual has beside them.
-  const double target = std::max(0.5 * params.tol, params.tol - 2 * kRounding<T>);
   index_t wanted = first_guess, next_check = wanted + wanted / 2 + 2 * width, restarts = 0;
   double last_error = 0, best_error = std::numeric_limits<double>::infinity();
   int idle = 0;  // restarts since the error was last halved
@@ -220,6 +238,10 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     const auto leading = ritz.residual.begin() + std::min<index_t>(wanted, lanczos.size());
     const double error = ritz.sigma[0] > 0 ? *std::max_element(ritz.residual.begin(), leading) : 0;
     const bool enough = lanczos.size() >= wanted;
+    // Estimates leave room for the rounding that the measured residual has beside them: u = op(M) v / s has that of op(M) v.
+    const double steep = ritz.sigma[0] / std::max(ritz.sigma[at(std::min(wanted, lanczos.size()) - 1)],
+                                                  std::numeric_limits<double>::min());
+    const double target = std::max(0.5 * params.tol, params.tol - 2 * kRounding<T> * steep);
     if (whole || (enough && error <= target)) {
       if (whole || ritz.sigma[0] == 0 || spent || !crowded(ritz.sigma, wanted, lanczos.width(), params.tol)) {
         break;

@@ -176,20 +176,28 @@ typename Lanczos<T>::Ritz Lanczos<T>::ritz(index_t count) {
   out.sigma.resize(at(count));
   ld_.eigen_symmetric_largest(H, count, out.sigma.data(), out.Q);
   for (auto& v : out.sigma) v = std::sqrt(std::max(v, 0.0));
-  // op(M)^T op(M) V q - theta V q = W q_last, W the part of the last block's image outside V
-  const index_t w = previous_;
-  std::vector<double> last(at(w * count));
-  ld_.download(out.Q.mat().block(d_ - w, 0, w, count), last.data());
+  out.distance = distances(last_rows(out));
   const double largest = out.sigma[0];
   for (index_t j = 0; j < count; ++j) {
-    double square = 0;
-    for (index_t a = 0; a < w; ++a) {
-      for (index_t b = 0; b < w; ++b) square += last[at(a + j * w)] * outside_[at(a + b * w)] * last[at(b + j * w)];
-    }
     const double s = out.sigma[at(j)];
     const bool resolved = s > kUnresolved<T> * largest;
-    out.distance.push_back(std::sqrt(std::max(square, 0.0)));
-    out.residual.push_back(resolved ? out.distance.back() / (s * largest) : 0);
+    out.residual.push_back(resolved ? out.distance[at(j)] / (s * largest) : 0);
+  }
+  return out;
+}
+
+template <class T>
+std::vector<double> Lanczos<T>::distances(Mat<const double> last) const {
+  // op(M)^T op(M) V q - theta V q = W q_last, W the part of the last block's image outside V
+  const index_t w = previous_;
+  std::vector<double> q(at(w * last.cols)), out;
+  ld_.download(last, q.data());
+  for (index_t j = 0; j < last.cols; ++j) {
+    double square = 0;
+    for (index_t a = 0; a < w; ++a) {
+      for (index_t b = 0; b < w; ++b) square += q[at(a + j * w)] * outside_[at(a + b * w)] * q[at(b + j * w)];
+    }
+    out.push_back(std::sqrt(std::max(square, 0.0)));
   }
   return out;
 }

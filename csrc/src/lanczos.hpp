@@ -40,6 +40,14 @@ class Lanczos {
   /// The `count` largest Ritz values, and how far they are from being singular values.
   Ritz ritz(index_t count);
 
+  /// The rows of Q that belong to the last block: what is left of an image outside of V comes from them.
+  linalg::Mat<const double> last_rows(const Ritz& ritz) const {
+    return ritz.Q.mat().block(d_ - previous_, 0, previous_, ritz.Q.cols());
+  }
+
+  /// ||op(M)^T op(M) v - theta v|| of Ritz vectors v, or of combinations of some with nearly the same theta, given those rows.
+  std::vector<double> distances(linalg::Mat<const double> last) const;
+
   /// The smallest eigenvalue of H.
   double smallest() const;
 

@@ -169,21 +169,22 @@ class accelerate:
         while True:
             try:
                 with self:
-                    item = resume()
+                    items = [resume()]
             except StopIteration as end:
                 return end.value
+            finally:
+                del resume  # what was thrown knows this frame
             try:
-                sent = yield item
+                resume = functools.partial(body.send, (yield items.pop()))  # nothing that was yielded is kept
             except GeneratorExit:
                 with self:
                     body.close()
                 raise
             except BaseException as thrown:
                 resume = functools.partial(body.throw, thrown)
-            else:
-                resume = functools.partial(body.send, sent)
 
 
+@functools.cache  # a generator that nobody reads to its end is closed when Python ends, and imports nothing any more
 def _names() -> Any:
     # on first use: six modules that `import brockett` need not wait for
     from . import _accelerate_names

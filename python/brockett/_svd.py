@@ -42,8 +42,8 @@ class SVDResult:
     Vt : array (…, r, n)
         Orthonormal rows, in the dtype of A. The largest entry of each row is positive.
     residual : float or ndarray (…)
-        max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; by "quick" from
-        the recurrence of its basis, where rounding is less than a hundredth of it. 0 for A = 0.
+        max over i of max(‖A vᵢ - sᵢ uᵢ‖, ‖Aᵀ uᵢ - sᵢ vᵢ‖) / s₁, measured with the vectors returned; compiled engines
+        take that of "quick" from the recurrence of its basis where it is the same to two hundredths. 0 for A = 0.
     method : str
         What ran: "exact", "gram", "krylov" or "quick"; for a batch all that ran, joined by commas.
     columns : int or ndarray of int (…)
@@ -203,8 +203,8 @@ def svd(
         `frobenius_tol` is given.
     tol : float, optional
         Largest residual over s₁ that "krylov" and "auto" accept, 1e-6 by default. Raise it to 1e-4 where the error of
-        the values, its square over their gaps, is all that counts (a tenth of the time); lower it where small singular
-        vectors matter. float32 data reach about 5e-7 (float64: 1e-15): pass float64 for less.
+        the values, its square over their gaps, is all that counts (it saves a tenth of the time); lower it where small
+        singular vectors matter. float32 data reach about 5e-7 (float64: 1e-15): pass float64 for less.
     frobenius_tol : float, optional
         Keep the smallest rank whose tail ‖A - A_r‖_F is at most this share of ‖A‖_F (and at most `rank`). For one
         matrix, not for a batch, whose ranks would differ.
@@ -244,8 +244,9 @@ def svd(
     -----
     From 4 m n min(m, n) flops for "exact"; 2 m n min(m, n) + 9 min(m, n)³ for "gram"; 4 m n for each column of
     "krylov", about 6 rank of them where the spectrum has a heavy tail, fewer where it falls fast. Memory beside A:
-    "krylov" 3 rank + 128 vectors of the smaller side, four blocks of `rank` vectors of either side in float64, and one
-    copy of A where it is wide in C order (or tall in Fortran order); "gram" 16 min(m, n)² bytes; "exact" three times A.
+    "krylov" 3 rank + 128 vectors of the smaller side, for "quick" and a `tol` above 5e-5 (float64: 1e-13) as many of
+    the larger one, four blocks of `rank` vectors of either side in float64, and one copy of A where it is wide in C
+    order (or tall or square in Fortran order); "gram" 16 min(m, n)² bytes; "exact" three times A.
     C and Fortran order are not copied otherwise. Many small matrices run on as many workers as `threads` says, one
     large one on as many BLAS threads. Ctrl-C stops between blocks; one LAPACK call cannot be interrupted.
 

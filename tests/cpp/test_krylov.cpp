@@ -172,6 +172,67 @@ TYPED_TEST(KrylovTest, quick_is_the_same_in_either_order_of_storage) {
   }
 }
 
+/// A matrix whose transpose is multiplied by a factor too many, and how many products there were outside of the iteration.
+template <class T>
+class Watched final : public LinearMap<T> {
+ public:
+  Watched(const Context& context, linalg::Mat<const T> M, double factor)
+      : la_(linalg::of<T>(context.backend())),
+        ld_(context.backend().full()),
+        map_(context, M, linalg::Op::none),
+        factor_(factor) {}
+  index_t rows() const override { return map_.rows(); }
+  index_t cols() const override { return map_.cols(); }
+  void apply(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<T> Y) const override {
+    ++products;
+    map_.apply(op, X, Y);
+    if (op == linalg::Op::transpose) scale(la_, Y);
+  }
+  void there_and_back(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<T> Y, linalg::Mat<T> Z) const override {
+    map_.there_and_back(op, X, Y, Z);
+    scale(la_, Z);
+  }
+  void apply_accurately(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<double> Y) const override {
+    ++products;
+    map_.apply_accurately(op, X, Y);
+    if (op == linalg::Op::transpose) scale(ld_, Y);
+  }
+  mutable int products = 0;
+
+ private:
+  template <class S>
+  void scale(linalg::LinAlg<S>& la, linalg::Mat<S> Y) const {
+    const std::vector<S> factors(static_cast<std::size_t>(Y.cols), static_cast<S>(factor_));
+    la.scale_columns(Y, factors.data());
+  }
+  linalg::LinAlg<T>& la_;
+  linalg::LinAlg<double>& ld_;
+  DenseMap<T> map_;
+  double factor_;
+};
+
+TYPED_TEST(KrylovTest, quick_measures_where_the_recurrence_says_nothing) {
+  using T = typename TypeParam::T;
+  std::vector<Real> s;
+  for (int i = 1; i <= 90; ++i) s.push_back(1 / std::sqrt(Real(i)));
+  const auto A = this->to_device(with_singular_values(120, 90, s, 5).template as<T>());
+  KrylovParams p;
+  p.rank = 10;
+  p.widest = 20;
+  p.max_columns = 40;
+  p.stop_at_limit = true;
+  const Watched<T> right(this->context, A.mat(), 1), wrong(this->context, A.mat(), 2);
+  const auto found = krylov<T>(this->context, right, p);
+  EXPECT_EQ(right.products, 0);
+  EXPECT_GT(found.residual, 1e-3);
+  EXPECT_LT(found.residual, 0.2);
+  // the same vectors: so ||2 A^T u - s v|| = s for each, which the recurrence of 2 A^T A knows nothing of
+  const auto misled = krylov<T>(this->context, wrong, p);
+  EXPECT_GT(wrong.products, 0);
+  EXPECT_NEAR(misled.residual, 1, 0.05);
+  EXPECT_NEAR(misled.s[0], found.s[0], 1e-3);
+}
+
 TYPED_TEST(KrylovTest, gives_up_at_the_limit_and_says_what_was_reached) {
   using T = typename TypeParam::T;
   const auto A = this->to_device(HostMatrix<T>::random(120, 100, 18));

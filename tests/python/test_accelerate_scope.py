@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -300,6 +303,52 @@ def test_a_decorated_generator_is_inside_while_its_body_runs() -> None:
         yield (yield from steps(1))
 
     assert list(outer()) == [1, 2, 3, "result"]
+
+
+def test_a_decorated_generator_keeps_nothing_that_passes_through_it() -> None:
+    class Batch:
+        pass
+
+    class Stop(Exception):
+        pass
+
+    @bk.accelerate(only=["numpy"])
+    def steps() -> Generator[Batch, Any, None]:
+        while True:
+            yield Batch()
+
+    walk = steps()
+    batch = next(walk)
+    kept = weakref.ref(batch)
+    del batch
+    assert kept() is None
+    sent = Batch()
+    kept = weakref.ref(sent)
+    walk.send(sent)
+    del sent
+    assert kept() is None
+    error = Stop()
+    thrown = weakref.ref(error)
+    with contextlib.suppress(Stop):
+        walk.throw(error)
+    del error
+    assert thrown() is None
+
+
+def test_a_decorated_generator_may_outlive_everything() -> None:
+    lines = (
+        "import brockett as bk",
+        "@bk.accelerate(only=['numpy'])",
+        "def steps():",
+        "    try:",
+        "        yield",
+        "    finally:",
+        "        print('closed')",
+        "walk = steps()",
+        "next(walk)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("closed\n", "")
 
 
 def test_leaving_what_was_not_entered_is_an_error() -> None:

@@ -109,6 +109,12 @@ def test_engines_take_the_same_steps() -> None:
         one, other = results
         assert one.columns == other.columns > 0, name
         np.testing.assert_allclose(one.s, other.s, rtol=1e-12)
+    for tol in (1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7):
+        columns = set()
+        for engine in ("cpu", "numpy"):
+            bk.set_engine(engine)
+            columns.add(bk.svd(SPECTRA["heavy"], 24, tol, method="krylov").columns)
+        assert len(columns) == 1, tol
 
 
 def test_it_says_what_was_reached_where_it_gives_up(engine: str) -> None:
@@ -156,6 +162,37 @@ def test_quick_beats_subspace_iteration_with_the_same_products(engine: str) -> N
         assert quick.columns <= (steps + 1) * 22 + 8
         theirs = extmath.randomized_svd(A, 12, n_iter=steps, power_iteration_normalizer="QR", random_state=0)[1]
         assert np.abs(quick.s / true - 1).max() < 0.8 * np.abs(theirs / true - 1).max()
+
+
+STEEP = {
+    "1/i": 1 / i,
+    "1/i²": i**-2.0,
+    "geometric": 0.8**i,
+    "steps": np.repeat([1.0, 1e-3, 1e-6, 1e-9, 1e-12], 60),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", STEEP)
+def test_the_residual_of_quick_is_that_of_its_vectors(engine: str, name: str, dtype: Any) -> None:
+    A, rounding = with_values(420, 300, STEEP[name]).astype(dtype), 2e-7 if dtype == np.float32 else 1e-14
+    for rank in (1, 12, 60, 130, 299):
+        for array in (A, np.asfortranarray(A), A.T):
+            B = array.astype(np.float64)
+            for iterations in (0, 1, 6):
+                found = bk.svd(array, rank, method="quick", iterations=iterations)
+                U, s, Vt = (np.asarray(x, dtype=np.float64) for x in found)
+                right, left = (np.linalg.norm(D, axis=0).max() for D in (B @ Vt.T - U * s, B.T @ U - Vt.T * s))
+                assert found.residual == pytest.approx(max(right, left) / s[0], rel=0.02, abs=rounding)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["1/i", "1/i²"])
+def test_loose_tolerances_are_reached_on_steep_spectra(engine: str, name: str, dtype: Any) -> None:
+    A = with_values(420, 300, STEEP[name]).astype(dtype)
+    for rank in (10, 40, 90):
+        for tol in (1e-3, 1e-4):
+            check(A, bk.svd(A, rank, tol, method="krylov"), rank, tol)
 
 
 @pytest.mark.parametrize("scale", [1e-140, 1e-30, 1e30, 1e140])
@@ -222,6 +259,18 @@ class Broken:
         A = np.random.default_rng(0).standard_normal(self.shape)
         self.matmat = matmat or (lambda X: A @ X)
         self.rmatmat = rmatmat or (lambda X: A.T @ X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_transpose_that_is_none_shows_in_the_residual(engine: str, dtype: Any) -> None:
+    A = SPECTRA["1/i"].astype(dtype)
+    for wrong in (2 * A.T, A.T * np.linspace(1, 2, 420, dtype=dtype), -A.T, A.T[::-1]):
+        for shape, there, back in ((A.shape, A, wrong), (A.T.shape, wrong, A)):
+            operator = Broken(there.__matmul__, back.__matmul__)
+            operator.shape, operator.dtype = shape, np.dtype(dtype)
+            assert bk.svd(operator, 8, method="quick").residual > 0.2
+            with pytest.raises(bk.NotConverged):
+                bk.svd(operator, 8, method="krylov", tol=1e-3, max_columns=200)
 
 
 def raising(X: np.ndarray) -> np.ndarray:

@@ -350,6 +350,89 @@ def test_parametrizations_are_computed_by_the_module_and_declined_without_it(rng
     assert torch.equal(spectral.parametrizations.weight[0]._u, before)
 
 
+def test_layers_that_a_parametrization_refers_to_are_layers_still():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Tied(nn.Module):
+        def __init__(self, source):
+            super().__init__()
+            self.source = source
+
+        def forward(self, X):
+            return self.source.weight.mT
+
+    for first in ("encoder", "decoder"):
+        parts = {"encoder": nn.Linear(6, 3), "decoder": nn.Linear(3, 6)}
+        nn.utils.parametrize.register_parametrization(parts["decoder"], "weight", Tied(parts["encoder"]))
+        order = sorted(parts, key=lambda name: name != first)
+        model = bk.models.load(nn.ModuleDict({name: parts[name] for name in order}))
+        assert {kinds(model)[f"{name}.weight"] for name in parts} == {"linear"}
+        torch.testing.assert_close(model["encoder.weight"].weight, parts["encoder"].weight.detach())
+        torch.testing.assert_close(model["decoder.weight"].weight, parts["encoder"].weight.detach().mT)
+
+
+def test_parametrizations_that_fail_are_declined_and_those_without_numbers_named():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Failing(nn.Module):
+        def forward(self, X):
+            if not self.training:
+                raise NotImplementedError("not for half types")
+            return X
+
+    layer = nn.Linear(6, 6)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Failing())
+    model = bk.models.load(nn.Sequential(layer, nn.Linear(6, 4)))
+    assert "parametrization that is not known" in model["0.parametrizations.weight.original"].declined
+    assert model["1.weight"].shape == (4, 6)
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(6, device="meta"))
+
+        def forward(self, X):
+            return X * self.scale.to("cpu") if self.scale.device.type != "meta" else X
+
+    layer = nn.Linear(6, 6)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Scaled())
+    with pytest.raises(bk.InvalidArgument, match="weight is on the meta device"):
+        bk.models.load(layer)
+
+
+def test_spectral_norm_of_a_square_transposed_convolution():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    for norm in (nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm):
+        for layer in (nn.ConvTranspose2d(5, 5, 3), nn.Conv2d(5, 5, 3)):
+            layer = norm(layer)
+            for _ in range(3):
+                layer(torch.zeros(1, 5, 9, 9))  # steps of its power iteration
+            layer.eval()(torch.zeros(1, 5, 9, 9))
+            wanted = layer.weight.detach()
+            for source in (layer, layer.state_dict()):
+                weight = torch.as_tensor(bk.models.load(source)["weight"].weight)
+                if source is layer and isinstance(layer, nn.ConvTranspose2d):
+                    weight = weight.transpose(0, 1)
+                torch.testing.assert_close(weight, wanted)
+
+
+def test_pruned_weights_that_are_shared():
+    torch = pytest.importorskip("torch")
+    prune = pytest.importorskip("torch.nn.utils.prune")
+    nn = torch.nn
+    for pruned in (0, 1):
+        net = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
+        net[1].weight = net[0].weight
+        prune.random_unstructured(net[pruned], "weight", 0.5)
+        model = bk.models.load(net)
+        assert model.names == ["0.weight", "1.weight"]
+        for layer, part in zip(model, net, strict=True):
+            torch.testing.assert_close(torch.as_tensor(layer.weight), part.weight.detach())
+
+
 def test_pruned_weights_are_those_that_the_layer_works_with(rng):
     torch = pytest.importorskip("torch")
     prune = pytest.importorskip("torch.nn.utils.prune")

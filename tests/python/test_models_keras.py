@@ -197,6 +197,47 @@ def test_layers_of_one_name_are_told_by_their_place(rng, tmp_path):
     np.testing.assert_array_equal(model["inner/dense/kernel"].weight, W[1].T)
 
 
+def test_models_within_the_model_may_have_the_same_names(rng, tmp_path):
+    """Two branches by one function: each convolution has the normalization and the readers of its own branch."""
+    path, W = tmp_path / "a.h5", rng.normal(size=(2, 3, 3, 4, 4))
+    norm = {f"bn/{role}:0": rng.normal(size=4) ** 2 for role in ("gamma", "beta", "moving_mean", "moving_variance")}
+    other = {name: array + 1 for name, array in norm.items()}
+
+    def branch(name, groups):
+        conv = {"class_name": "Conv2D", "config": {"name": "conv", "groups": groups}}
+        bn = {"class_name": "BatchNormalization", "config": {"name": "bn", "epsilon": 1e-3 * groups}}
+        return {"class_name": "Sequential", "config": {"name": name, "layers": [conv, bn]}}
+
+    config = {"name": "both", "layers": [branch("first", 1), branch("second", 2)]}
+    kernels = {"first": W[0], "second": W[1][:, :, :2]}
+    legacy(
+        path,
+        {name: {"conv/kernel:0": kernels[name], **bn} for name, bn in (("first", norm), ("second", other))},
+        {"class_name": "Sequential", "config": config},
+    )
+    model = bk.models.load(path)
+    assert model.names == [f"{part}/{one}" for part in kernels for one in ("conv/kernel", "bn/gamma")]
+    assert model.edges == [("first/conv/kernel", "second/conv/kernel")]
+    for name, bn, groups in (("first", norm, 1), ("second", other, 2)):
+        layer = model[f"{name}/conv/kernel"]
+        assert (layer.groups, layer.norm.name, layer.norm.eps) == (groups, f"{name}/bn/gamma", 1e-3 * groups)
+        np.testing.assert_array_equal(layer.norm.running_var, bn["bn/moving_variance:0"])
+
+
+def test_a_layer_may_have_the_name_of_a_part_of_another(rng, tmp_path):
+    path = tmp_path / "a.h5"
+    W = {"attention/query/kernel:0": rng.normal(size=(4, 2, 3)), "attention/key/kernel:0": rng.normal(size=(4, 2, 3))}
+    layers = [("MultiHeadAttention", {"name": "attention"}), ("Dense", {"name": "query"})]
+    config = {"name": "m", "layers": [{"class_name": kind, "config": settings} for kind, settings in layers]}
+    legacy(
+        path,
+        {"attention": W, "query": {"query/kernel:0": rng.normal(size=(4, 5))}},
+        {"class_name": "Sequential", "config": config},
+    )
+    model = bk.models.load(path)
+    assert set(model.edges) == {(f"attention/{one}/kernel", "query/kernel") for one in ("query", "key")}
+
+
 def test_a_name_does_not_make_a_convolution_transposed(rng, tmp_path):
     path, W = tmp_path / "a.weights.h5", rng.normal(size=(3, 3, 2, 5))
     config = {"layers": [{"class_name": "Conv2D", "config": {"name": "transposed", "filters": 5}}]}

@@ -40,7 +40,7 @@ struct Svd {
   std::vector<double> s;  ///< r values, descending
   Array<T> Vt;
   /// max over i of max(||A v_i - s_i u_i||, ||A^T u_i - s_i v_i||) / s_1, measured with the vectors returned; by quick from
-  /// the recurrence of its basis where rounding is less than a hundredth of it. 0 if A = 0.
+  /// the recurrence of its basis where that is the same to two hundredths. 0 if A = 0.
   double residual = 0;
   std::string method;  ///< what ran: "exact", "gram", "krylov" or "quick"
   index_t columns = 0;  ///< krylov, quick: vectors that were multiplied by A and by A^T
@@ -48,7 +48,8 @@ struct Svd {
 
 /// Truncated or full SVD of A (m, n). 4 m n min(m, n) flops upwards for exact; 2 m n min + 9 min^3 for gram; 4 m n for
 /// each column of krylov, whose number grows with the rank and with how slowly the values behind it fall (6 times the
-/// rank on heavy tails), and 3 rank + 8 blocks of 16 vectors of the smaller side beside A.
+/// rank on heavy tails). Beside A: 3 rank + 8 blocks of 16 vectors of the smaller side; as many of the larger one for quick
+/// and for a tol above 400 eps; and a turned copy of a row-major A that is wide, of a column-major one that is tall or square.
 template <class T>
 Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& params = {});
 

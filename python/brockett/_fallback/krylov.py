@@ -303,12 +303,11 @@ def krylov(
     adaptive = frobenius_tol > 0
     wanted = min(cap, 32) if adaptive else cap
     L = Lanczos(M, wanted, seed, widest)
-    target = 0.5 * tol
     next_check = wanted + wanted // 2 + 2 * L.width
     last_error, last_columns, best_error, idle = 0.0, 0, math.inf, 0
     best: tuple[Array, Host, Array, float, Array] | None = None
-    # residuals below this may be rounding that refinement takes out
-    stagnation = 400 * (2.0**-52 if M.dtype == M.xp.float64 else 2.0**-23)
+    eps = 2.0**-52 if M.dtype == M.xp.float64 else 2.0**-23
+    stagnation = 400 * eps  # residuals below this may be rounding that refinement takes out
 
     def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
         # squares lose half of the digits of small values; a basis of the whole space has them still
@@ -344,6 +343,9 @@ def krylov(
                 continue
             wanted = r if r > 0 else min(cap, keep)
         error = float(residual[: min(wanted, L.size)].max()) if sigma[0] > 0 else 0.0
+        # estimates leave room for the rounding that the measured residual has beside them
+        steep = float(sigma[0]) / max(float(sigma[min(wanted, L.size) - 1]), float(np.finfo(np.float64).tiny))
+        target = max(0.5 * tol, tol - 64 * eps * steep)
         if whole or (L.size >= wanted and error <= target):
             if whole or sigma[0] == 0 or spent or not crowded(sigma, wanted, L.width, tol):
                 break

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
@@ -99,30 +101,25 @@ def module_entries(module: Any, torch: Any, argument: str) -> list[Entry]:
     """Parameters of a module in the order of its modules, and the buffers that belong to them."""
     entries: list[Entry] = []
     seen: set[int] = set()
-    evaluated: set[int] = set()  # modules of parametrizations whose result is an entry, so their parameters are none
-    modules = dict(module.named_modules())
+    made = _parametrized(module, torch, argument)
+    modules = dict(module.named_modules(memo=set(made)))  # what they are made of is no entry
     for path, owner in modules.items():
-        if id(owner) in evaluated:
-            continue
         # The parameters of a parametrized weight lie in a module below that of the weight.
         said = _owner(modules.get(path.rpartition("parametrizations.weight")[0].rstrip("."), owner)
                       if "parametrizations.weight" in path else owner, torch)  # fmt: skip
         for leaf, tensor in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
             parameter = isinstance(tensor, torch.nn.Parameter)
             wanted = parameter or leaf in _BUFFERS or (leaf in _QUANTIZED_BUFFERS and isinstance(tensor, torch.Tensor))
-            wanted = wanted or (leaf.endswith("_mask") and hasattr(owner, f"{leaf.removesuffix('mask')}orig"))
-            if not wanted or id(tensor) in seen:
-                continue
-            seen.add(id(tensor))
+            base, _, end = leaf.rpartition("_")
+            pruned = end in ("orig", "mask") and hasattr(owner, f"{base}_orig") and hasattr(owner, f"{base}_mask")
+            if not pruned:  # of those the weights are the product, which nobody shares
+                if not wanted or id(tensor) in seen:
+                    continue
+                seen.add(id(tensor))
             name = f"{path}.{leaf}" if path else leaf
             _check_has_numbers(name, tensor, torch, argument)
             entries.append((array_tensor(name, tensor.detach()), said))
-        for leaf, how in _parametrizations(owner, torch):
-            name = f"{path}.{leaf}" if path else leaf
-            evaluated |= {id(one) for one in how.modules()}
-            for tensor in how.parameters():
-                _check_has_numbers(name, tensor, torch, argument)
-            entries.append((_parametrized(name, how, torch), said))
+        entries += [(made[how], said) for _, how in _parametrizations(owner, torch) if how in made]
         entries += _packed(path, owner, torch)
     return entries
 
@@ -145,14 +142,24 @@ def _parametrizations(owner: Any, torch: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _parametrized(name: str, how: Any, torch: Any) -> Tensor:
-    """What a parametrization makes, by a copy in evaluation mode: one in training may change with each use."""
+def _parametrized(module: Any, torch: Any, argument: str) -> dict[Any, Tensor]:
+    """What parametrizations make, but for those that fail; their tensors are entries, which are declined."""
+    made: dict[Any, Tensor] = {}
+    for path, owner in module.named_modules():
+        for leaf, how in _parametrizations(owner, torch):
+            name = f"{path}.{leaf}" if path else leaf
+            for tensor in [*how.parameters(), *how.buffers()]:
+                _check_has_numbers(name, tensor, torch, argument)
+            load = functools.partial(_evaluated, how, torch)
+            with contextlib.suppress(Exception):  # factorizations know no half types, and it may be anybody's code
+                made[how] = replace(array_tensor(name, load()), read=load)
+    return made
 
-    def load() -> Any:
-        with torch.no_grad():
-            return copy.deepcopy(how).eval()().detach()
 
-    return replace(array_tensor(name, load()), read=load)
+def _evaluated(how: Any, torch: Any) -> Any:
+    """By a copy in evaluation mode: one in training may change with each use."""
+    with torch.no_grad():
+        return copy.deepcopy(how).eval()().detach()
 
 
 def _owner(owner: Any, torch: Any) -> Owner:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import _arrays, _files
 from .._errors import FileFormatError
-from ._keras_graph import KerasGraph, snake
+from ._keras_graph import KerasGraph, Path, snake
 from ._model import Layer, Norm, Resource, Tensor, conv_kind, uniquely_named, why_declined
 from ._names import parts_of
 from ._tensor_files import natural
@@ -47,7 +47,7 @@ _HEADS = {
 
 @dataclass(frozen=True, eq=False)
 class _Unit:
-    """What one Keras layer stores: `kind` is its class in snake case, `node` its name in the configuration.
+    """What one Keras layer stores: `kind` is its class in snake case, `node` its place in the configuration.
 
     `name` is the layer's own after those of the layers that hold it, `place` where it lies in the file.
     """
@@ -55,7 +55,7 @@ class _Unit:
     name: str
     place: str
     kind: str
-    node: str
+    node: Path
     last: str
     variables: Mapping[str, Tensor]
 
@@ -81,7 +81,7 @@ def keras_layers(
         names = _listed(weights.attrs, "layer_names")
         units = _told_apart(list(reading.legacy(weights, names) if names is not None else reading.numbered(file)))
         layers: list[Layer] = []
-        owners: list[str] = []
+        owners: list[Path] = []
         for unit in units:
             made = _Layers(unit, graph.settings(unit.node), resource, split).made()
             layers += made
@@ -194,10 +194,10 @@ class _Reading:
                 units.setdefault(owner or layer, {})[role] = self.tensor(name, self.group(group, listed))
             for owner, variables in units.items():
                 parts = [layer, *owner.split("/")]
-                node = next((part for part in reversed(parts) if part in self.graph.nodes), layer)
-                kind = next((k for k in map(self.graph.kind, reversed(parts)) if k), "")
+                node = self.graph.find(parts)
+                kind = self.graph.kind(node) or _unnumbered(parts[-1])
                 place = owner if owner.split("/")[0] == layer else f"{layer}/{owner}"
-                yield _Unit(owner, place, kind or _unnumbered(parts[-1]), node, parts[-1], variables)
+                yield _Unit(owner, place, kind, node or (layer,), parts[-1], variables)
 
     def numbered(self, file: Any) -> Iterator[_Unit]:
         """Keras 3: "layers/conv2d_1/vars/0", with the layer's own name as an attribute of vars."""
@@ -214,8 +214,8 @@ class _Reading:
             holders = [called.get("/".join(steps[:k])) for k in range(len(steps), 0, -1)]
             name = "/".join(one for one in reversed(holders[1:]) if one) + f"/{own}" if called[path] else own
             name = name.lstrip("/")
-            node = next((one for one in holders if one in self.graph.nodes), own)
-            kind = self.graph.kind(own) or _unnumbered(last)
+            node = self.graph.find([one for one in reversed(holders) if one])
+            kind = (self.graph.kind(node) if node[-1:] == (own,) else "") or _unnumbered(last)
             if last == "cell":
                 kind = next(
                     (one for one in _GATES if one in snake(own)), next((one for one in _GATES if one in path), "")
@@ -225,12 +225,12 @@ class _Reading:
                 role: self.tensor(f"{name}/{role}", self.group(variables, key))
                 for role, key in zip(roles, sorted(variables, key=natural), strict=False)
             }
-            yield _Unit(name, "/".join(parts), kind, node or own, last, arrays)
+            yield _Unit(name, "/".join(parts), kind, node or (own,), last, arrays)
 
-    def _roles(self, kind: str, count: int, node: str | None) -> list[str]:
+    def _roles(self, kind: str, count: int, node: Path) -> list[str]:
         known = next((roles for start, roles in _NUMBERED.items() if kind.startswith(start)), ("kernel", "bias"))
         if kind == "batch_normalization":
-            settings = self.graph.settings(node or "")
+            settings = self.graph.settings(node)
             left_out = {"gamma": not settings.get("scale", True), "beta": not settings.get("center", True)}
             known = tuple(role for role in known if not left_out.get(role))
             known = known[-count:] if count < len(known) and count == 2 else known

@@ -134,7 +134,8 @@ class Layer:
     norm : Norm or None
         The batch normalization that follows, where that is known.
     tensors : mapping of str to Tensor
-        What it is made of, as stored: "weight", "bias", "running_mean", "scale", …
+        What it is made of, as stored: "weight", "bias", "running_mean", "scale", …; pruned weights and what a module
+        parametrizes as the layer works with them.
     """
 
     name: str

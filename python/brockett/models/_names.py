@@ -216,7 +216,7 @@ class _Reading:
         elif "g" in tensors:
             load = _weight_normed(tensor, tensors["g"])
         elif "u" in tensors:
-            load = _spectrally_normed(tensor, tensors["u"], tensors["v"])
+            load = _spectrally_normed(tensor, tensors["u"], tensors["v"], owner.transposed)
         elif _PARAMETRIZED.search(name):
             declined = declined or "what a parametrization that is not known here makes the weights of"
         elif len(shape) == 3 and shape[0] == 1 and _TOKEN.search(name):
@@ -431,14 +431,21 @@ def _weight_normed(direction: Tensor, length: Tensor) -> Callable[[], Any]:
     return load
 
 
-def _spectrally_normed(weight: Tensor, left: Tensor, right: Tensor) -> Callable[[], Any]:
-    """W / σ, σ = uᵀ W v with the vectors that training has kept (Miyato et al., arXiv 1802.05957)."""
+def _spectrally_normed(weight: Tensor, left: Tensor, right: Tensor, transposed: bool) -> Callable[[], Any]:
+    """W / σ, σ = uᵀ W v with the vectors that training has kept (Miyato et al., arXiv 1802.05957).
+
+    Rows of W are the outputs, the second axis of a transposed convolution. Where both axes fit and a file does not say
+    which it is, u = W v / ‖W v‖ does, which training makes it.
+    """
 
     def load() -> Any:
         (W, dtype), (u, _), (v, _) = _host64(weight), _host64(left), _host64(right)
-        axis = 0 if W.shape[0] == u.size else 1
-        sigma = u @ np.moveaxis(W, axis, 0).reshape(u.size, -1) @ v
-        return (W / sigma).astype(dtype)
+        image = W.reshape(len(W), -1) @ v if len(W) == u.size else None
+        if W.ndim > 1 and W.shape[1] == u.size:
+            other = W.swapaxes(0, 1).reshape(u.size, -1) @ v
+            if image is None or transposed or (W.ndim > 2 and u @ other > 0.9 * np.linalg.norm(other)):
+                image = other
+        return (W / (u @ image)).astype(dtype)
 
     return load
 
