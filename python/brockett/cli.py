@@ -7,6 +7,7 @@ that says what; 130 interrupted.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from brockett._commands import run
 
-        return run(list(sys.argv[1:] if arguments is None else arguments))
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read left: what is still to be written at the end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("brockett: interrupted", file=sys.stderr)
         return 130

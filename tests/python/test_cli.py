@@ -427,10 +427,14 @@ def test_an_ascii_terminal_is_no_error(folder):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("word", ["--version", "--help", "info"])
-def test_a_reader_that_left_is_no_error(tmp_path, word):
+def test_a_reader_that_left_is_no_error(tmp_path, word, unbuffered):
     program = f"{sys.executable} -c 'import sys; from brockett.cli import main; sys.exit(main())' {word} | true"
-    done = subprocess.run(program, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        program, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.stderr == ""
 
 

@@ -296,7 +296,7 @@ def test_a_wide_cluster_that_a_narrow_block_cuts(cut: int, rng: np.random.Genera
     for _ in range(5):
         M, wide = haar(n, 1, rng)[0], 0
         GH = gauge.nearest(M, blocks, clusters, svd).GH
-        assert wide <= 3  # of what does not vary, and one or two to see that the climb is over
+        assert wide <= 4  # of what does not vary, and up to three to see that the climb is over
         np.testing.assert_allclose(GH @ GH.T, np.eye(n), atol=1e-13)
         lo = cut - 1  # G and H of the last component, and what the best H makes of other angles
         angle = np.arctan2(GH[cut, lo], GH[lo, lo])

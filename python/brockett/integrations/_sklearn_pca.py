@@ -279,6 +279,17 @@ class PCA(_PCA):  # type: ignore[misc]
         self.residual_, self.method_ = float(axes.residual), axes.method
         self.n_resolved_ = min(axes.n_resolved, k)
 
+    def get_precision(self) -> Any:
+        """The inverse of `get_covariance()`, (n_features, n_features).
+
+        The pseudo-inverse where that matrix is singular to the last digit, as samples of dependent features can make
+        it: whether scikit-learn raises LinAlgError there is up to its rounding.
+        """
+        try:
+            return super().get_precision()
+        except np.linalg.LinAlgError:
+            return np.linalg.pinv(self.get_covariance(), hermitian=True)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.array_api_support = False
