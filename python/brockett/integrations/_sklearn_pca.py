@@ -280,10 +280,15 @@ class PCA(_PCA):  # type: ignore[misc]
         self.n_resolved_ = min(axes.n_resolved, k)
 
     def get_precision(self) -> Any:
-        """The inverse of `get_covariance()`, (n_features, n_features).
+        """The inverse of the covariance of the generative model.
 
-        The pseudo-inverse where that matrix is singular to the last digit, as samples of dependent features can make
-        it: whether scikit-learn raises LinAlgError there is up to its rounding.
+        Where that is singular to the last digit, as samples of dependent features can make it, scikit-learn raises
+        LinAlgError or not as its rounding has it; here it is the pseudo-inverse.
+
+        Returns
+        -------
+        precision : ndarray (n_features, n_features)
+            The inverse of `get_covariance()`; 2 n³ flops where the noise variance is 0, 2 n² k else.
         """
         try:
             return super().get_precision()
