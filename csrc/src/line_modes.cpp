@@ -1,8 +1,6 @@
 #include "line_modes.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 namespace brockett {
 
@@ -12,26 +10,7 @@ using linalg::Mat;
 using linalg::Modes;
 using linalg::Op;
 
-namespace {
-
-// cos or sin of 2 pi k s / n
-double wave(bool sine, index_t k, index_t s, index_t n) {
-  const index_t turn = ((k * s) % n + n) % n;
-  const double angle = 2 * std::numbers::pi * static_cast<double>(turn) / static_cast<double>(n);
-  return sine ? std::sin(angle) : std::cos(angle);
-}
-
-}  // namespace
-
-index_t LineModes::length_for(index_t pitch) {
-  for (index_t n = pitch;; ++n) {
-    index_t rest = n;
-    for (const index_t p : {2, 3, 5}) {
-      while (rest % p == 0) rest /= p;
-    }
-    if (rest == 1) return n;
-  }
-}
+index_t LineModes::length_for(index_t pitch) { return smooth_length(pitch); }
 
 LineModes::LineModes(LinAlg<double>& la, Mat<const double> lines, index_t pitch)
     : channels_(lines.rows), lines_(lines.cols / pitch), length_(length_for(pitch)) {
@@ -48,6 +27,7 @@ LineModes::LineModes(LinAlg<double>& la, Mat<const double> lines, index_t pitch)
   }
   la.fill(modes_.mat().columns(pitch, length_ - pitch), 0.0);
   la.apply_modes(Modes::fourier, Op::transpose, modes_);
+  for (index_t k = 0; k < length_; ++k) waves_.push_back(rotation(k, length_));
 }
 
 // With b(w) = sum_k c_k cos + s_k sin of 2 pi k w / n, b(w + s) has the coefficients c_k cos + s_k sin and s_k cos - c_k sin
@@ -72,7 +52,7 @@ Buffer<double> LineModes::products(LinAlg<double>& la, const Part& a, const Part
                 Mat<double>(even_odd.data() + i * size, c, c));
   }
   for (const index_t s : shifts) {
-    for (index_t i = 0; i < alone; ++i) host.push_back(wave(false, i * (n / 2), s, n));
+    for (index_t i = 0; i < alone; ++i) host.push_back(a.of.wave(i * (n / 2), s).cosine);
   }
   add(alone, 0.0);
   const index_t stride_a = 2 * a.of.lines_ * a.of.channels_, stride_b = 2 * b.of.lines_ * b.of.channels_;
@@ -89,8 +69,8 @@ Buffer<double> LineModes::products(LinAlg<double>& la, const Part& a, const Part
     multiply(cosine, sine, -1.0, 1.0, odd);
     for (const index_t s : shifts) {
       for (index_t k = first + 1; k <= first + batch; ++k) {
-        host.push_back(wave(false, k, s, n));
-        host.push_back(wave(true, k, s, n));
+        const Rotation& turn = a.of.wave(k, s);
+        host.insert(host.end(), {turn.cosine, turn.sine});
       }
     }
     add(2 * batch, 1.0);

@@ -5,6 +5,7 @@
 
 #include "linalg/buffer.hpp"
 #include "linalg/linalg.hpp"
+#include "roots_of_unity.hpp"
 
 namespace brockett {
 
@@ -37,8 +38,14 @@ class LineModes {
             channels_};
   }
 
+  // of mode k, shifted by s
+  const Rotation& wave(index_t k, index_t s) const {
+    return waves_[static_cast<std::size_t>(((k * s) % length_ + length_) % length_)];
+  }
+
   index_t channels_ = 0, lines_ = 0, length_ = 0;
   linalg::Buffer<double> modes_;  // (channels lines) x length: 1, cos 1, sin 1, cos 2, …
+  std::vector<Rotation> waves_;
 };
 
 }  // namespace brockett

@@ -2,7 +2,7 @@
 #include <numbers>
 
 #include "engines.hpp"
-#include "linalg/lapack/fft.hpp"
+#include "roots_of_unity.hpp"
 
 namespace {
 
@@ -136,7 +136,6 @@ TYPED_TEST(ModesTest, undo_themselves) {
 }
 
 TEST(Rotation, is_exact_on_the_axes_and_symmetric) {
-  using brockett::linalg::lapack::rotation;
   for (const index_t n : {index_t{4}, index_t{8}, index_t{4096}, index_t{4 * 1009}}) {
     const index_t q = n / 4;
     EXPECT_EQ(rotation(0, n).cosine, 1);

@@ -5,15 +5,9 @@
 #include <vector>
 
 #include "brockett/matrix_view.hpp"
+#include "roots_of_unity.hpp"
 
 namespace brockett::linalg::lapack {
-
-/// cos and sin of 2 pi k / n, 0 <= k < n, each correct to half an ulp or nearly so.
-struct Rotation {
-  double cosine;
-  double sine;
-};
-Rotation rotation(index_t k, index_t n);
 
 /// Plan for X_k = sum_j x_j exp(-2 pi i j k / n), k < n, of kLanes signals at once.
 ///
