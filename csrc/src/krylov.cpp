@@ -152,7 +152,7 @@ double told_by_recurrence(LinAlg<double>& ld, const Lanczos<T>& lanczos, const t
 
 /// The r leading triplets of the basis. Half steps of orthogonal iteration with float64 sums take the rounding of the
 /// Lanczos vectors out, as long as they help and the residual is above tol. `quick`: the residual is the recurrence's where
-/// that is the same to a hundredth.
+/// that is the same to two hundredths.
 template <class T>
 KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
                           const typename Lanczos<T>::Ritz& ritz, index_t r, double tol, bool quick) {

@@ -1,8 +1,9 @@
 // The polar factor of [V G, B], of which a few columns vary with G, by what one SVD of B tells about all G.
 //
 // polar(M) = M (M^T M)^(-1/2) = 2/pi int_0^inf M (M^T M + t^2)^-1 dt. With B B^T = X S^2 X^T, D = X^T V, w = 1 / (S^2 + t^2)
-// and A(t) = D^T diag(w) D the varying columns of M (M^T M + t^2)^-1 are X diag(w) D G N^-1, N = I + G^T A G. The integrand is analytic in log t in a strip of width pi, where the
-// trapezoidal rule of step h errs by exp(-pi^2 / h) (Trefethen and Weideman, SIAM Review 56 (2014) 385).
+// and A(t) = D^T diag(w) D the varying columns of M (M^T M + t^2)^-1 are X diag(w) D G N^-1, N = I + G^T A G. The integrand is
+// analytic in log t in a strip of width pi, where the trapezoidal rule of step h errs by exp(-pi^2 / h) (Trefethen and
+// Weideman, SIAM Review 56 (2014) 385).
 #pragma once
 
 #include <vector>

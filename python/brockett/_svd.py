@@ -246,7 +246,8 @@ def svd(
     "krylov", about 6 rank of them where the spectrum has a heavy tail, fewer where it falls fast. Memory beside A:
     "krylov" 3 rank + 128 vectors of the smaller side, for "quick" and a `tol` above 5e-5 (float64: 1e-13) as many of
     the larger one, four blocks of `rank` vectors of either side in float64, and one copy of A where it is wide in C
-    order (or tall or square in Fortran order); "gram" 16 min(m, n)² bytes; "exact" three times A.
+    order (or tall or square in Fortran order; of "quick" with less than min(m, n) / 4 columns only in Fortran order);
+    "gram" 16 min(m, n)² bytes; "exact" three times A.
     C and Fortran order are not copied otherwise. Many small matrices run on as many workers as `threads` says, one
     large one on as many BLAS threads. Ctrl-C stops between blocks; one LAPACK call cannot be interrupted.
 

@@ -50,6 +50,7 @@ struct Svd {
 /// each column of krylov, whose number grows with the rank and with how slowly the values behind it fall (6 times the
 /// rank on heavy tails). Beside A: 3 rank + 8 blocks of 16 vectors of the smaller side; as many of the larger one for quick
 /// and for a tol above 400 eps; and a turned copy of a row-major A that is wide, of a column-major one that is tall or square.
+/// Of quick with less than min(m, n) / 4 columns the vectors are those of the right side, and a column-major A alone is turned.
 template <class T>
 Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& params = {});
 
