@@ -215,6 +215,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   typename Lanczos<T>::Ritz ritz;
   Finish<T> finish(context, map, op);
   KrylovTriplets<T> best;
+  auto narrow = map.narrow_scope();  // for blocks; the triplets are many columns at once
   for (;;) {
     context.check_interrupt();
     if (lanczos.size() + lanczos.width() <= lanczos.capacity() && lanczos.width() > 0) lanczos.expand();
@@ -281,6 +282,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     next_check = lanczos.size() + more;
   }
 
+  narrow.reset();
   const index_t r = std::min(wanted, lanczos.size());
   if (best.s.empty()) {
     best = refined(context, finish, lanczos, ritz, r, params.tol, params.stop_at_limit);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "brockett/context.hpp"
@@ -24,6 +25,8 @@ class LinearMap {
   virtual void there_and_back(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<T> Y, linalg::Mat<T> Z) const = 0;
   /// Y <- op(M) X, with sums in float64 as far as the map can have them.
   virtual void apply_accurately(linalg::Op op, linalg::Mat<const T> X, linalg::Mat<double> Y) const = 0;
+  /// Backend::narrow_scope, where no code of the caller would run inside it.
+  virtual std::shared_ptr<void> narrow_scope() const { return nullptr; }
 };
 
 struct KrylovParams {

@@ -29,7 +29,7 @@ constexpr double kAccepted = 1e-13;
 /// C as M^T M of an M that nobody needs: only there and back together is known.
 class MomentMap final : public LinearMap<double> {
  public:
-  MomentMap(const Context& context, Mat<const double> C) : la_(context.backend().full()), C_(C) {}
+  MomentMap(const Context& context, Mat<const double> C) : backend_(context.backend()), la_(backend_.full()), C_(C) {}
   index_t rows() const override { return C_.rows; }
   index_t cols() const override { return C_.cols; }
   void apply(Op, Mat<const double> X, Mat<double> Y) const override {
@@ -37,8 +37,10 @@ class MomentMap final : public LinearMap<double> {
   }
   void there_and_back(Op op, Mat<const double> X, Mat<double>, Mat<double> Z) const override { apply(op, X, Z); }
   void apply_accurately(Op op, Mat<const double> X, Mat<double> Y) const override { apply(op, X, Y); }
+  std::shared_ptr<void> narrow_scope() const override { return backend_.narrow_scope(); }
 
  private:
+  linalg::Backend& backend_;
   linalg::LinAlg<double>& la_;
   Mat<const double> C_;
 };
@@ -85,6 +87,7 @@ std::optional<LeadingEigen> by_krylov(const Context& context, Mat<const double> 
   Lanczos<double> lanczos(context, map, Op::none, p, width);
   index_t next_check = count + count / 2 + 2 * width, last_columns = 0;
   double last_error = 0, smallest = std::numeric_limits<double>::infinity();
+  auto narrow = map.narrow_scope();
   for (;;) {
     context.check_interrupt();
     if (lanczos.size() + lanczos.width() <= lanczos.capacity() && lanczos.width() > 0) lanczos.expand();
@@ -104,6 +107,7 @@ std::optional<LeadingEigen> by_krylov(const Context& context, Mat<const double> 
     if (whole || (enough && error <= kGoal)) {
       smallest = std::min(smallest, lanczos.smallest());
       if (whole || values[0] == 0 || !crowded(values, count, lanczos.width(), kGoal)) {
+        narrow.reset();
         auto out = rayleigh_ritz(context, C, lanczos.vectors(ritz, count));
         if (!out) return out;
         out->smallest = std::min(smallest, out->values.back());

@@ -16,7 +16,7 @@ template <class T>
 class DenseMap final : public LinearMap<T> {
  public:
   DenseMap(const Context& context, linalg::Mat<const T> M, linalg::Op op_a, bool on_the_right = false)
-      : la_(linalg::of<T>(context.backend())), ld_(context.backend().full()), M_(M), op_a_(op_a) {
+      : backend_(context.backend()), la_(linalg::of<T>(backend_)), ld_(backend_.full()), M_(M), op_a_(op_a) {
     if (of_M(basis_side(rows(), cols(), on_the_right)) == linalg::Op::none) {
       turned_ = linalg::Buffer<T>(la_, M.cols, M.rows);
       la_.transpose(M, turned_);
@@ -54,9 +54,11 @@ class DenseMap final : public LinearMap<T> {
       }
     }
   }
+  std::shared_ptr<void> narrow_scope() const override { return backend_.narrow_scope(); }
 
  private:
   linalg::Op of_M(linalg::Op op) const { return op_a_ == linalg::Op::none ? op : flip(op); }
+  linalg::Backend& backend_;
   linalg::LinAlg<T>& la_;
   linalg::LinAlg<double>& ld_;
   linalg::Mat<const T> M_;
@@ -102,6 +104,10 @@ class OperatorMap final : public LinearMap<T> {
     linalg::Buffer<T> image(linalg::of<T>(context_.backend()), Y.rows, Y.cols);
     apply(op, X, image);
     context_.backend().full().convert_from(dtype_of<T>(), image.data(), image.rows(), Y);
+  }
+  std::shared_ptr<void> narrow_scope() const override {
+    const bool ours = dynamic_cast<const Product<T>*>(&A_) != nullptr;
+    return ours ? context_.backend().narrow_scope() : nullptr;
   }
 
  private:

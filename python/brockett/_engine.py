@@ -285,10 +285,11 @@ def set_threads(count: int) -> None:
     Parameters
     ----------
     count : int
-        Threads of one call: BLAS threads on one large matrix, or workers over a batch of small ones. 0 (the default at
-        start) takes what the BLAS library is set to by OPENBLAS_NUM_THREADS or threadpoolctl, at most the number of
-        cores this process may run on. Set 1 where several processes share the machine: OpenBLAS slows down by two
-        orders of magnitude when cores are oversubscribed.
+        Threads of one call: BLAS threads on one large matrix, or workers over a batch of small ones or over the parts
+        of a product with few columns ("krylov", "quick"). 0 (the default at start) takes what the BLAS library is set
+        to by OPENBLAS_NUM_THREADS or threadpoolctl, at most the number of cores this process may run on. Set 1 where
+        several processes share the machine: OpenBLAS slows down by two orders of magnitude when cores are
+        oversubscribed.
 
     Raises
     ------

@@ -248,8 +248,9 @@ def svd(
     the larger one, four blocks of `rank` vectors of either side in float64, and one copy of A where it is wide in C
     order (or tall or square in Fortran order; of "quick" with less than min(m, n) / 4 columns only in Fortran order);
     "gram" 16 min(m, n)² bytes; "exact" three times A.
-    C and Fortran order are not copied otherwise. Many small matrices run on as many workers as `threads` says, one
-    large one on as many BLAS threads. Ctrl-C stops between blocks; one LAPACK call cannot be interrupted.
+    C and Fortran order are not copied otherwise. Many small matrices, and the blocks of "krylov" and "quick", run on
+    as many workers as `threads` says, other large ones on as many BLAS threads. Ctrl-C stops between blocks; one
+    LAPACK call cannot be interrupted.
 
     Equal singular values: a block of b columns finds b of them. Where that many values that were found lie within tol,
     random columns are added until no more turn up.

@@ -268,6 +268,7 @@ class Guarded final : public GuardedBackend {
     }
   }
   std::shared_ptr<void> thread_scope(index_t n) override { return inner_->thread_scope(n); }
+  std::shared_ptr<void> narrow_scope() override { return inner_->narrow_scope(); }
   std::size_t live_allocations() const override { return vault_.live_allocations(); }
   std::size_t allocations() const override { return vault_.allocations(); }
   void fail_allocation_after(std::size_t count) override { vault_.fail_allocation_after(count); }

@@ -18,13 +18,17 @@
 
 #include "brockett/context.hpp"
 #include "brockett/error.hpp"
+#include "brockett/svd.hpp"
+#include "host_matrix.hpp"
 #include "linalg/buffer.hpp"
 #include "linalg/lapack/threads.hpp"
+#include "reference.hpp"
 
 namespace {
 
 using namespace brockett;
 using namespace brockett::linalg;
+using test::HostMatrix;
 
 // The tests run with OPENBLAS_NUM_THREADS=1; these ones play a user who allows two threads, on at least two cores.
 class Threads : public testing::Test {
@@ -176,6 +180,119 @@ TEST_F(Threads, one_item_may_use_all_of_blas) {
     const auto scope = backend->thread_scope(4096);
     EXPECT_EQ(in_force(), 2);
   });
+}
+
+TEST_F(Threads, narrow_products_have_workers_where_blas_has_one_thread) {
+  EXPECT_EQ(lapack::narrow_workers(), 1);
+  {
+    const auto scope = backend->narrow_scope();
+    EXPECT_EQ(in_force(), 1);
+    EXPECT_EQ(lapack::narrow_workers(), 2);
+    std::thread([] { EXPECT_EQ(lapack::narrow_workers(), 1); }).join();
+    for_each(2, [&](index_t) {
+      const auto inner = backend->narrow_scope();
+      EXPECT_EQ(lapack::narrow_workers(), 1);
+    });
+    set_threads(1);
+    {
+      const auto inner = backend->narrow_scope();
+      EXPECT_EQ(lapack::narrow_workers(), 1);
+    }
+    EXPECT_EQ(lapack::narrow_workers(), 2);
+  }
+  EXPECT_EQ(lapack::narrow_workers(), 1);
+  EXPECT_EQ(in_force(), 2);
+}
+
+// Tall, wide, square; shares that are no whole pieces; padding. Workers add the same pieces up in shares.
+template <class T>
+void check_shared_products(Backend& backend) {
+  LinAlg<T>& la = of<T>(backend);
+  const double eps = static_cast<double>(std::numeric_limits<T>::epsilon());
+  for (const auto& [m, n, columns] :
+       {std::array<index_t, 3>{9001, 261, 3}, {300, 8031, 16}, {1100, 1150, 8}, {1450, 1500, 27}}) {
+    SCOPED_TRACE(std::to_string(m) + " x " + std::to_string(n) + " times " + std::to_string(columns));
+    const HostMatrix<T> A = HostMatrix<T>::random(m, n, 60);
+    ASSERT_GE(A.data.size() * sizeof(T), std::size_t{4} << 20);
+    const Buffer<T> a(la, m + 3, n);
+    la.fill(a, std::numeric_limits<T>::quiet_NaN());
+    const Mat<T> inner = a.mat().block(1, 0, m, n);
+    la.upload(A.data.data(), inner);
+    for (const Op op : {Op::none, Op::transpose}) {
+      const HostMatrix<T> X = HostMatrix<T>::random(op == Op::none ? n : m, columns, 61);
+      const HostMatrix<double> there = test::product(op == Op::none ? A : A.transposed(), X);
+      const HostMatrix<double> back = test::product(op == Op::none ? A.transposed() : A, there);
+      const Buffer<T> x(la, X.rows, columns), y(la, there.rows, columns), z(la, X.rows, columns);
+      la.upload(X.data.data(), x);
+      const auto read = [&](const Buffer<T>& from) {
+        HostMatrix<T> out(from.rows(), columns);
+        la.download(from, out.data.data());
+        return out;
+      };
+      la.fill(y, std::numeric_limits<T>::quiet_NaN());
+      la.fill(z, std::numeric_limits<T>::quiet_NaN());
+      la.multiply_there_and_back(op, inner, x, y, z);
+      EXPECT_LE(test::difference(read(y), there), 10000 * eps);
+      EXPECT_LE(test::difference(read(z), back), 2e6 * eps);  // entries of about 8000
+      la.multiply(op, Op::none, T{2}, inner, x, T{-2}, y);  // 2 A X - 2 A X
+      EXPECT_LE(test::largest_entry(read(y)), 20000 * eps);
+    }
+  }
+}
+
+TEST_F(Threads, narrow_products_of_workers_are_what_one_thread_computes) {
+  const auto scope = backend->narrow_scope();
+  ASSERT_EQ(lapack::narrow_workers(), 2);
+  check_shared_products<float>(*backend);
+  check_shared_products<double>(*backend);
+}
+
+// An operator of the caller, which sees the threads that the caller gave it.
+class Watched final : public Operator<float> {
+ public:
+  explicit Watched(const HostMatrix<float>& A) : product_({A.view()}) {}
+  index_t rows() const override { return product_.rows(); }
+  index_t cols() const override { return product_.cols(); }
+  void apply(const Context& context, MatrixView<const float> X, MatrixView<float> Y) const override {
+    product_.apply(context, X, Y);
+    see();
+  }
+  void apply_transposed(const Context& context, MatrixView<const float> Y, MatrixView<float> X) const override {
+    product_.apply_transposed(context, Y, X);
+    see();
+  }
+  mutable std::set<int> seen;
+
+ private:
+  void see() const {
+    seen.insert(lapack::blas_threads_in_force());
+    seen.insert(-lapack::narrow_workers());
+  }
+  Product<float> product_;
+};
+
+TEST_F(Threads, an_svd_by_blocks_is_the_same_with_workers) {
+  const HostMatrix<float> A = HostMatrix<float>::random(1100, 1300, 5);  // 5.7 MB
+  const Context context;
+  for (const SvdParams::Method method : {SvdParams::Method::krylov, SvdParams::Method::quick}) {
+    SvdParams params;
+    params.rank = 5;
+    params.method = method;
+    params.tol = 1e-3;
+    set_threads(1);
+    const Svd<float> one = svd<float>(context, A.view(), params);
+    set_threads(2);
+    const Svd<float> two = svd<float>(context, A.view(), params);
+    ASSERT_EQ(one.s.size(), two.s.size());
+    EXPECT_EQ(one.columns, two.columns);
+    EXPECT_NEAR(one.residual, two.residual, 1e-5);
+    for (std::size_t i = 0; i < one.s.size(); ++i) EXPECT_NEAR(one.s[i], two.s[i], 2e-6 * one.s[0]);
+    const Watched callers(A);
+    const Svd<float> watched = svd<float>(context, callers, params);
+    EXPECT_EQ(callers.seen, (std::set<int>{2, -1}));
+    EXPECT_NEAR(watched.s[0], one.s[0], 0.01 * one.s[0]);  // quick: another basis
+  }
+  EXPECT_EQ(in_force(), 2);
 }
 
 TEST_F(Threads, the_exception_of_the_lowest_failing_item_is_thrown) {

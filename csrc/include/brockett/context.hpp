@@ -39,7 +39,8 @@ class BROCKETT_EXPORT Context {
   std::function<bool()> interrupt_;
 };
 
-/// Threads that brockett may use: workers over independent matrices, or BLAS threads on one large matrix.
+/// Threads that brockett may use: workers over independent matrices or over the parts of a product with few columns, or
+/// BLAS threads on one large matrix.
 ///
 /// 0 (the default) takes what the BLAS library is set to (OPENBLAS_NUM_THREADS, threadpoolctl), at most the number of
 /// cores this process may run on. Process-wide.

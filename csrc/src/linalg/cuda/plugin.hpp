@@ -11,7 +11,7 @@
 namespace brockett::linalg::cuda {
 
 /// Counts the changes of this table and of linalg.hpp.
-inline constexpr int kAbi = 3;
+inline constexpr int kAbi = 4;
 
 struct Plugin {
   int abi;

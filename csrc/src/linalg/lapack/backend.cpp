@@ -20,6 +20,7 @@ class LapackBackend final : public Backend {
   index_t batch_size(std::size_t) const override { return 1; }
   index_t eigen_batch(index_t n) const override { return lapack::lane_eigen_batch(n); }
   std::shared_ptr<void> thread_scope(index_t n) override { return lapack::threads_for_order(n); }
+  std::shared_ptr<void> narrow_scope() override { return lapack::share_narrow_products(); }
 
  private:
   lapack::Spectral<float> single_;

@@ -1,6 +1,7 @@
 // Matrix products.
 #include <algorithm>
 
+#include "linalg/buffer.hpp"
 #include "linalg/lapack/blas.hpp"
 #include "linalg/lapack/lapack_linalg.hpp"
 #include "linalg/lapack/threads.hpp"
@@ -41,6 +42,26 @@ bool few_columns(Mat<const T> A, index_t columns) {
   // more threads of BLAS than one share gemm's work, not that of pieces
   return columns <= kFewColumns && A.rows * A.cols * static_cast<index_t>(sizeof(T)) >= kLargeBytes &&
          A.cols >= piece_cols(columns) && blas_threads_in_force() <= 1;
+}
+
+// A second worker is started in 50 us, which a product with 4 MiB takes five times over.
+constexpr index_t kSharedBytes = index_t{4} << 20;
+
+constexpr index_t kShareStep = 128;  // rows or columns, whole pieces
+
+// How many of `count` rows or columns of A each worker takes, a multiple of `step`.
+template <class T>
+index_t share_of(Mat<const T> A, index_t count, index_t step) {
+  const bool alone = A.rows * A.cols * static_cast<index_t>(sizeof(T)) < kSharedBytes;
+  const index_t workers = alone ? 1 : narrow_workers();
+  return (count + workers * step - 1) / (workers * step) * step;
+}
+
+// f(share, first, count) of `count` rows or columns in all, each share by a worker of its own
+template <class F>
+void for_each_share(index_t count, index_t share, F&& f) {
+  run_on_workers((count + share - 1) / share, [&](index_t k) { f(k, k * share, std::min(share, count - k * share)); },
+                 {});
 }
 
 // C += alpha op(A) B, A rows x cols
@@ -91,7 +112,11 @@ void Products<T>::multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const 
     } else if (beta != T{1}) {
       this->scale(beta, C);
     }
-    return add_by_pieces(op_a, alpha, A, B, C);
+    const bool by_rows = op_a == Op::none;
+    return for_each_share(C.rows, share_of(A, C.rows, kShareStep), [&](index_t, index_t first, index_t count) {
+      const Mat<const T> part = by_rows ? A.block(first, 0, count, A.cols) : A.columns(first, count);
+      add_by_pieces(op_a, alpha, part, B, C.block(first, 0, count, C.cols));
+    });
   }
   gemm(op_a, op_b, alpha, A, B, beta, C);
 }
@@ -105,13 +130,20 @@ void Products<T>::multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X,
   }
   this->fill(Y, T{0});
   this->fill(Z, T{0});
-  const index_t width = piece_cols(X.cols);
-  for (index_t j = 0; j < A.cols; j += width) {
-    const index_t w = std::min(width, A.cols - j);
-    const Mat<T> y = Y.block(j, 0, w, X.cols);
-    add_by_pieces<T>(Op::transpose, T{1}, A.columns(j, w), X, y);
-    add_by_pieces<T>(Op::none, T{1}, A.columns(j, w), y, Z);
-  }
+  const index_t width = piece_cols(X.cols), share = share_of(A, A.cols, kShareStep);
+  const index_t others = (A.cols + share - 1) / share - 1;
+  Buffer<T> sums(*this, Z.rows, others * Z.cols);  // the first share has Z itself
+  this->fill(sums, T{0});
+  for_each_share(A.cols, share, [&](index_t k, index_t first, index_t count) {
+    const Mat<T> sum = k == 0 ? Z : sums.mat().columns((k - 1) * Z.cols, Z.cols);
+    for (index_t j = first; j < first + count; j += width) {
+      const index_t w = std::min(width, first + count - j);
+      const Mat<T> y = Y.block(j, 0, w, X.cols);
+      add_by_pieces<T>(Op::transpose, T{1}, A.columns(j, w), X, y);
+      add_by_pieces<T>(Op::none, T{1}, A.columns(j, w), y, sum);
+    }
+  });
+  for (index_t k = 0; k < others; ++k) this->add(T{1}, sums.mat().columns(k * Z.cols, Z.cols), Z);
 }
 
 template <class T>

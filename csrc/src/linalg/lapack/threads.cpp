@@ -115,6 +115,7 @@ class Limits {
 
 std::atomic<int> chosen_threads{0};
 thread_local bool inside_worker = false;
+thread_local int workers_of_narrow_products = 1;
 
 // Cores this process may run on.
 int cores() {
@@ -192,6 +193,24 @@ std::shared_ptr<void> threads_for_order(index_t n) {
   constexpr index_t large = 1024;
   return limit_blas_threads(inside_worker || n < large ? 1 : threads());
 }
+
+// BLAS that waits for work spins, and its threads would take the cores from ours; where it cannot be told, they are its own.
+std::shared_ptr<void> share_narrow_products() {
+  struct Scope {
+    Scope() : blas(limit_blas_threads(1)), before(workers_of_narrow_products) {}
+    ~Scope() { workers_of_narrow_products = before; }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+    std::shared_ptr<void> blas;
+    int before;
+  };
+  const int count = inside_worker || blas_threads_in_force() == 0 ? 1 : threads();
+  auto scope = std::make_shared<Scope>();
+  workers_of_narrow_products = count;
+  return scope;
+}
+
+int narrow_workers() { return workers_of_narrow_products; }
 
 void run_on_workers(index_t count, const std::function<void(index_t)>& f, const std::function<void()>& poll) {
   const auto n_workers =

@@ -24,6 +24,11 @@ void set_blas_threads(int count);
 /// Backend::thread_scope: one thread below order 1024, where a second one hardly pays, threads() from there on.
 std::shared_ptr<void> threads_for_order(index_t n);
 
+/// Backend::narrow_scope.
+std::shared_ptr<void> share_narrow_products();
+/// Workers that a product with few columns is divided among in this thread: 1 outside such a scope.
+int narrow_workers();
+
 /// Backend::for_each.
 void run_on_workers(index_t count, const std::function<void(index_t)>& f, const std::function<void()>& poll);
 
