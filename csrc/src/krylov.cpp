@@ -156,18 +156,25 @@ double told_by_recurrence(LinAlg<double>& ld, const Lanczos<T>& lanczos, const t
 template <class T>
 KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
                           const typename Lanczos<T>::Ritz& ritz, index_t r, double tol, bool quick) {
-  // Squares lose half of the digits of small values; a basis of the whole space has them still.
-  constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
-  const bool whole = lanczos.width() == 0, all = whole && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
-  const Buffer<T> images = whole ? Buffer<T>() : lanczos.images(ritz, r);
-  Recurrence known;
-  if (quick && !whole) {
-    known = [&](const std::vector<double>& s, Mat<const double> Zt) {
-      return told_by_recurrence<T>(context.backend().full(), lanczos, ritz, s, Zt);
-    };
-  }
+  // Squares lose half of the digits of small values; the basis has them still.
+  constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5, lost = std::is_same_v<T, float> ? 1e-3 : 1e-7;
+  const bool whole = lanczos.width() == 0;
+  const bool all = ritz.sigma[at(r - 1)] < (whole ? small : lost) * ritz.sigma[0];
+  const auto everything = [&] { return lanczos.vectors(lanczos.ritz(lanczos.size()), lanczos.size()); };
   Buffer<double> back;
-  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back, images, known);
+  KrylovTriplets<T> best;
+  if (all) {
+    best = finish.triplets(everything(), r, back);
+  } else {
+    const Buffer<T> images = whole ? Buffer<T>() : lanczos.images(ritz, r);
+    Recurrence known;
+    if (quick && !whole) {
+      known = [&](const std::vector<double>& s, Mat<const double> Zt) {
+        return told_by_recurrence<T>(context.backend().full(), lanczos, ritz, s, Zt);
+      };
+    }
+    best = finish.triplets(lanczos.vectors(ritz, r), r, back, images, known);
+  }
   while (!quick && best.residual > tol && best.residual < kStagnation<T>) {
     const Buffer<double> V = std::move(back);
     orthonormalize_columns(context.backend().full(), V);
@@ -175,6 +182,10 @@ KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>&
     const bool helped = next.residual < 0.9 * best.residual;
     if (next.residual < best.residual) best = std::move(next);
     if (!helped) break;
+  }
+  if (!quick && !all && best.residual > tol) {
+    KrylovTriplets<T> next = finish.triplets(everything(), r, back);
+    if (next.residual < best.residual) best = std::move(next);
   }
   return best;
 }
@@ -211,11 +222,20 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   index_t wanted = first_guess, next_check = wanted + wanted / 2 + 2 * width, restarts = 0;
   double last_error = 0, best_error = std::numeric_limits<double>::infinity();
   int idle = 0;  // restarts since the error was last halved
+  double strict = 1;  // less where an estimate was not kept
+  bool kept = false;
   index_t last_columns = 0;
   typename Lanczos<T>::Ritz ritz;
   Finish<T> finish(context, map, op);
   KrylovTriplets<T> best;
   auto narrow = map.narrow_scope();  // for blocks; the triplets are many columns at once
+  const auto finished = [&] {
+    narrow.reset();
+    best = refined(context, finish, lanczos, ritz, std::min(wanted, lanczos.size()), params.tol, params.stop_at_limit);
+    kept = params.stop_at_limit || best.residual <= params.tol;
+    if (!kept) narrow = map.narrow_scope();
+    return kept;
+  };
   for (;;) {
     context.check_interrupt();
     if (lanczos.size() + lanczos.width() <= lanczos.capacity() && lanczos.width() > 0) lanczos.expand();
@@ -242,11 +262,10 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     // Estimates leave room for the rounding that the measured residual has beside them: u = op(M) v / s has that of op(M) v.
     const double steep = ritz.sigma[0] / std::max(ritz.sigma[at(std::min(wanted, lanczos.size()) - 1)],
                                                   std::numeric_limits<double>::min());
-    const double target = std::max(0.5 * params.tol, params.tol - 2 * kRounding<T> * steep);
-    if (whole || (enough && error <= target)) {
-      if (whole || ritz.sigma[0] == 0 || spent || !crowded(ritz.sigma, wanted, lanczos.width(), params.tol)) {
-        break;
-      }
+    const double target = strict * std::max(0.5 * params.tol, params.tol - 2 * kRounding<T> * steep);
+    if (whole || ritz.sigma[0] == 0) break;
+    const bool near = enough && error <= target;
+    if (near && !spent && crowded(ritz.sigma, wanted, lanczos.width(), params.tol)) {
       lanczos.restart(ritz, std::min(keep, lanczos.size() - 1));
       ++restarts;
       lanczos.widen();
@@ -255,15 +274,17 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
       continue;
     }
     if (spent) break;
+    if (near) {
+      if (finished()) break;
+      strict *= 0.1;
+    }
     // Equal singular values, found to rounding, change places with copies that are still being found: their vectors are
     // none the worse for it, and finishing them shows whether they are good enough.
     if (error < 0.5 * best_error) {
       best_error = error;
       idle = 0;
     } else if (full && enough && error < kStagnation<T> && ++idle == 4) {
-      best = refined(context, finish, lanczos, ritz, wanted, params.tol, false);
-      if (best.residual <= params.tol) break;
-      best = {};
+      if (finished()) break;
       idle = -12;
     }
     // log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
@@ -282,11 +303,8 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     next_check = lanczos.size() + more;
   }
 
-  narrow.reset();
   const index_t r = std::min(wanted, lanczos.size());
-  if (best.s.empty()) {
-    best = refined(context, finish, lanczos, ritz, r, params.tol, params.stop_at_limit);
-  }
+  if (!kept) finished();
   if (adaptive) {  // the values of the basis were a little too small
     const index_t fewer = rank_of_tail(best.s, params, cap);
     if (fewer > 0 && fewer < r) best = leading_triplets(context, std::move(best), fewer);

@@ -20,7 +20,7 @@ from . import philox
 from ._arrays import Array, Host, Namespace, float64, max_abs, orthonormal, svd_thin, to_device, to_host
 
 #: A column or pivot that lost more than this share is orthogonalized once more.
-CANCELLED = 0.02
+CANCELLED = 0.5
 INDEPENDENT = 0.3
 #: Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
 PASSES = 8
@@ -233,8 +233,12 @@ class Lanczos:
         assert self.V is not None
         return self.V @ self.cast(to_device(Q, self.xp, self.M.place))
 
+    def straight(self, Q: Host) -> Array:
+        """V Q in float64, orthonormal."""
+        return orthonormal(float64(self.vectors(Q)))
+
     def restart(self, sigma: Host, Q: Host, keep: int) -> None:
-        self.V = self.cast(orthonormal(float64(self.vectors(Q[:, :keep]))))
+        self.V = self.cast(self.straight(Q[:, :keep]))
         self.H = np.diag(sigma[:keep] ** 2)
         self.size = self.restarted = keep
 
@@ -305,14 +309,17 @@ def krylov(
     L = Lanczos(M, wanted, seed, widest)
     next_check = wanted + wanted // 2 + 2 * L.width
     last_error, last_columns, best_error, idle = 0.0, 0, math.inf, 0
+    strict = 1.0  # less where an estimate was not kept
+    goal = math.inf if stop_at_limit else tol
     best: tuple[Array, Host, Array, float, Array] | None = None
     eps = 2.0**-52 if M.dtype == M.xp.float64 else 2.0**-23
     stagnation = 400 * eps  # residuals below this may be rounding that refinement takes out
 
     def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
-        # squares lose half of the digits of small values; a basis of the whole space has them still
-        everything = L.width == 0 and sigma[r - 1] < (1e-5 if M.dtype == M.xp.float64 else 0.03) * sigma[0]
-        found = triplets(L, orthonormal(float64(L.vectors(Q if everything else Q[:, :r]))), r)
+        # squares lose half of the digits of small values; the basis has them still
+        share = (0.03, 1e-5) if L.width == 0 else (1e-3, 1e-7)
+        everything = sigma[r - 1] < share[M.dtype == M.xp.float64] * sigma[0]
+        found = triplets(L, L.straight(L.ritz(L.size)[2] if everything else Q[:, :r]), r)
         back = found[4]
         # half steps of orthogonal iteration in float64 take the rounding of the Lanczos vectors out
         while goal < found[3] < stagnation:
@@ -323,6 +330,8 @@ def krylov(
                 found = now
             if not helped:
                 break
+        if not everything and found[3] > goal:
+            found = min(found, triplets(L, L.straight(L.ritz(L.size)[2]), r), key=lambda t: t[3])
         return found
 
     while True:
@@ -345,16 +354,22 @@ def krylov(
         error = float(residual[: min(wanted, L.size)].max()) if sigma[0] > 0 else 0.0
         # estimates leave room for the rounding that the measured residual has beside them
         steep = float(sigma[0]) / max(float(sigma[min(wanted, L.size) - 1]), float(np.finfo(np.float64).tiny))
-        target = max(0.5 * tol, tol - 64 * eps * steep)
-        if whole or (L.size >= wanted and error <= target):
-            if whole or sigma[0] == 0 or spent or not crowded(sigma, wanted, L.width, tol):
-                break
+        target = strict * max(0.5 * tol, tol - 64 * eps * steep)
+        if whole or sigma[0] == 0:
+            break
+        near = L.size >= wanted and error <= target
+        if near and not spent and crowded(sigma, wanted, L.width, tol):
             L.restart(sigma, Q, min(keep, L.size - 1))
             L.widen()
             next_check, last_columns = L.size + 2 * L.width, 0
             continue
         if spent:
             break
+        if near:
+            best = refined(wanted, goal)
+            if best[3] <= goal:
+                break
+            best, strict = None, 0.1 * strict
         # Equal singular values, found to rounding, change places with copies that are still being found: their vectors
         # are none the worse for it, and finishing them shows whether they are good enough.
         if error < 0.5 * best_error:
@@ -362,8 +377,8 @@ def krylov(
         elif full and L.size >= wanted and error < stagnation:
             idle += 1
             if idle == 4:
-                best = refined(wanted, tol)
-                if best[3] <= tol:
+                best = refined(wanted, goal)
+                if best[3] <= goal:
                     break
                 best, idle = None, -12
         # log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
@@ -377,7 +392,7 @@ def krylov(
         next_check = L.size + max(more, 3 * L.width)
 
     if best is None:
-        best = refined(min(wanted, L.size), 1.0 if stop_at_limit else tol)
+        best = refined(min(wanted, L.size), goal)
     U, s, V, measured, _ = best
     if adaptive:  # the values of the basis were a little too small
         r = rank_of_tail(s, squared_norm, frobenius_tol, cap) or len(s)
