@@ -1,8 +1,9 @@
 """On a GPU: against the measured rates of the device's own matrix products, and against PyTorch and CuPy.
 
 The clock is the device's: events on the stream that PyTorch works on, which brockett takes for its arrays. Everything
-runs once before it is timed, and that run's answer is checked against another method in float64. `benches/gpu.sh` sets
-the surroundings up and runs this.
+runs once before it is timed, and that run's answer is checked against another method in float64; of what takes minutes
+the first run is timed, after a smaller one, and its answer is checked then (`once`). Peers that take minutes are marked
+large. `benches/gpu.sh` sets the surroundings up and runs this.
 """
 
 from __future__ import annotations
@@ -69,9 +70,21 @@ def normal(*shape: int, seed: int = 0, dtype: Any = None) -> Any:
 @functools.cache
 def gemm_rate(kind: str, n: int) -> float:
     """Flops a second of a product of two n x n matrices, as PyTorch (cuBLAS) computes it."""
-    dtype = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}[kind]
+    dtype = getattr(torch, "float32" if kind == "tf32" else kind)
     A, B = normal(n, n, dtype=dtype), normal(n, n, seed=1, dtype=dtype)
-    return 2 * n**3 / seconds(lambda: A @ B)
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+    try:
+        return 2 * n**3 / seconds(lambda: A @ B)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def once(benchmark: Any, run: Callable[[], Any], check: Callable[[Any], dict[str, Any]]) -> None:
+    """As the fixture measure, but the run that is checked is the one that is timed."""
+    benchmark.has_error = True  # what fails its check is not written down
+    answer = benchmark.pedantic(run, rounds=1, iterations=1)
+    benchmark.extra_info.update(check(answer))
+    benchmark.has_error = False
 
 
 @pytest.fixture
@@ -101,12 +114,12 @@ def accumulated(precision: str) -> Callable[[Any], Any]:
 
 #: name -> (what runs, largest error over the largest entry, the product its rate is held against, useful flops / n²N)
 ACCUMULATE: dict[str, tuple[Callable[[Any], Any], float, str, int]] = {
-    "brockett double": (accumulated("double"), 1e-13, "float64", 1),
-    "torch float64, in blocks": (lambda X: gram_blocks(X, X.shape[1], torch.float64), 1e-13, "float64", 1),
-    "brockett single": (accumulated("single"), 1e-5, "float32", 1),
-    "brockett tf32": (accumulated("tf32"), 1e-3, "float32", 2),
+    "brockett double": (accumulated("double"), 1e-12, "float64", 1),
+    "torch float64, in blocks": (lambda X: gram_blocks(X, X.shape[1], torch.float64), 1e-12, "float64", 1),
+    "brockett single": (accumulated("single"), 3e-5, "float32", 1),  # 65536 terms in one sum: 3e-6 for one entry
+    "brockett tf32": (accumulated("tf32"), 3e-3, "tf32", 2),  # 1e-3 where 10 bits are cut off, less where rounded
     "brockett bf16": (accumulated("bf16"), 1e-2, "bfloat16", 2),
-    "brockett fp16": (accumulated("fp16"), 1e-3, "bfloat16", 2),
+    "brockett fp16": (accumulated("fp16"), 3e-3, "float16", 2),
     "torch bfloat16, in blocks": (lambda X: gram_blocks(X, X.shape[1], torch.bfloat16), 3e-2, "bfloat16", 2),
 }
 
@@ -124,13 +137,13 @@ def bench_accumulate(benchmark, measure, size, peer):
     def check(R: Any) -> dict[str, Any]:
         error = float((R[:few] - gram_blocks(X, few, torch.float64)).abs().max() / R[0, 0])
         assert error < tolerance, error
-        return {"error": error, f"TFLOP/s of the {product} product": rate / 1e12}
+        return {"error": error}
 
     measure(lambda: run(X), check, rounds=5)
     if benchmark.stats is not None:
         done = factor * n * n * n_samples / benchmark.stats.stats.median
         benchmark.extra_info["TFLOP/s"] = done / 1e12
-        benchmark.extra_info["share of the product's rate"] = done / rate
+        benchmark.extra_info["of GEMM"] = f"{done / rate:.0%} of {rate / 1e12:.3g} {product}"
 
 
 def streamed(X: np.ndarray) -> Any:
@@ -153,9 +166,9 @@ def bench_from_host(benchmark, measure, size, peer):
     X = normal(n_samples, n).cpu().numpy()
 
     def check(R: Any) -> dict[str, Any]:
-        expected = gram_blocks(torch.from_numpy(X[:, :]).to("cuda"), 16, torch.float64)
+        expected = gram_blocks(torch.from_numpy(X).to("cuda"), 16, torch.float64)
         error = float((R[:16] - expected).abs().max() / R[0, 0])
-        assert error < 1e-13, error
+        assert error < 1e-12, error
         return {"GB": X.nbytes / 1e9, "error": error}
 
     measure(lambda: STREAM[peer](X), check, rounds=3)
@@ -164,8 +177,9 @@ def bench_from_host(benchmark, measure, size, peer):
 # --- the descrambler --------------------------------------------------------------------------------------------------
 
 
-def moments(n: int) -> Any:
-    """C of a Gaussian layer whose inputs are smooth: three bumps and 2 % of noise."""
+@functools.lru_cache(maxsize=1)
+def moments(n: int) -> tuple[Any, np.ndarray]:
+    """C of a Gaussian layer whose inputs are smooth, three bumps and 2 % of noise; its eigenvalues by LAPACK."""
     t = torch.arange(n, device="cuda", dtype=torch.float64) / n
     X = 0.02 * normal(2 * n, n, dtype=torch.float64)
     for k in range(3):
@@ -173,7 +187,8 @@ def moments(n: int) -> Any:
         width = 0.03 + 0.07 * normal(2 * n, 1, seed=20 + k, dtype=torch.float64).sigmoid()
         X += normal(2 * n, 1, seed=30 + k, dtype=torch.float64) * torch.exp(-(((t - place) / width) ** 2))
     Y = X @ normal(n, n, seed=40, dtype=torch.float64).T / n**0.5
-    return Y.T @ Y / (2 * n)
+    C = Y.T @ Y / (2 * n)
+    return C, torch.linalg.eigvalsh(C.cpu()).numpy()
 
 
 def closed_form(C: Any, verify: bool = False) -> Any:
@@ -191,8 +206,7 @@ DESCRAMBLE = ("brockett", "brockett, costs verified", "torch.linalg.eigh (cuSOLV
 def bench_descramble(benchmark, measure, size, peer):
     benchmark.group = "GPU: descrambler given C, n = 4096"
     n = size(4096)
-    C = moments(n)
-    sigma2 = torch.linalg.eigvalsh(C.cpu()).numpy()
+    C, sigma2 = moments(n)
     if peer.startswith("brockett"):
         optimum = float(np.sort(np.fft.fftfreq(n, 1 / n) ** 4) @ sigma2[::-1])
 
@@ -246,23 +260,35 @@ def torch_lowrank(A: Any, k: int, steps: int) -> Any:
     return U, s, V.T
 
 
-TRUNCATED: dict[str, tuple[Callable[[Any, int], Any], int]] = {  # and rounds; 0: the first run is what is timed
-    "brockett quick": (lambda A, k: tuple(bk.svd(A, rank=k, method="quick")), 5),
-    "brockett auto": (lambda A, k: tuple(bk.svd(A, rank=k)), 3),
-    "torch.svd_lowrank, 2 steps": (lambda A, k: torch_lowrank(A, k, 2), 5),
-    "torch.svd_lowrank, 6 steps": (lambda A, k: torch_lowrank(A, k, 6), 5),
-    "cupy.linalg.svd, cut": (cupy_svd, 0),
+@functools.lru_cache(maxsize=1)
+def values_of_layer(m: int, n: int) -> Any:
+    """The singular values of that layer, by the Gram matrix in float64."""
+    A = layer(m, n).double()
+    return torch.linalg.eigvalsh(A @ A.T).flip(0).clamp(min=0).sqrt()
+
+
+def peers(table: dict[str, Any], *large: str) -> list[Any]:
+    """The names of a table, those marked large that take minutes."""
+    return [pytest.param(name, marks=pytest.mark.large) if name in large else name for name in table]
+
+
+#: name -> (what runs, rounds or 0 where the first run is timed, largest residual over s1, largest relative error of s)
+TRUNCATED: dict[str, tuple[Callable[[Any, int], Any], int, float, float]] = {
+    "brockett quick": (lambda A, k: tuple(bk.svd(A, rank=k, method="quick")), 5, 0.5, 0.5),
+    "brockett auto": (lambda A, k: tuple(bk.svd(A, rank=k)), 3, 5e-6, 1e-5),
+    "torch.svd_lowrank, 2 steps": (lambda A, k: torch_lowrank(A, k, 2), 5, 0.5, 0.5),
+    "torch.svd_lowrank, 6 steps": (lambda A, k: torch_lowrank(A, k, 6), 5, 0.5, 0.5),
+    "cupy.linalg.svd, cut": (cupy_svd, 0, 1e-4, 1e-4),
 }
 
 
-@pytest.mark.parametrize("peer", TRUNCATED)
-def bench_truncated(benchmark, measure, size, timed, peer):
+@pytest.mark.parametrize("peer", peers(TRUNCATED, "cupy.linalg.svd, cut"))
+def bench_truncated(benchmark, measure, size, peer):
     benchmark.group = "GPU: 128 largest triplets, 8192 × 28672 float32"
     m, n = size(8192), size(28672)
     k = min(128, m // 3)
-    A = layer(m, n)
-    exact = torch.linalg.eigvalsh(A.double() @ A.double().T).flip(0).clamp(min=0).sqrt()
-    run, rounds = TRUNCATED[peer]
+    A, exact = layer(m, n), values_of_layer(m, n)
+    run, rounds, largest_residual, largest_error = TRUNCATED[peer]
 
     def check(answer: Any) -> dict[str, Any]:
         U, s, Vt = (part.double() for part in answer)
@@ -270,36 +296,43 @@ def bench_truncated(benchmark, measure, size, timed, peer):
         left = (A.double().T @ U - Vt.T * s).norm(dim=0).max()
         residual = float(torch.maximum(left, right) / exact[0])
         error = float((s / exact[:k] - 1).abs().max())
-        assert residual < 0.5, residual
+        assert residual < largest_residual, residual
+        assert error < largest_error, error
         return {"residual over s1": residual, "max relative error of s": error}
 
-    if rounds or not timed:
+    if rounds:
         measure(lambda: run(A, k), check, rounds=rounds)
         return
-    answers: list[Any] = []
-    benchmark.pedantic(lambda: answers.append(run(A, k)), rounds=1, iterations=1)
-    benchmark.extra_info.update(check(answers[0]))
+    run(A[: k + 1, : k + 2].contiguous(), k)
+    once(benchmark, lambda: run(A, k), check)
 
 
-BATCH: dict[str, Callable[[Any], Any]] = {
-    "brockett": bk.singular_values,
-    "torch.linalg.svdvals, batched": torch.linalg.svdvals,
-    "torch.linalg.svdvals, gesvda": lambda A: torch.linalg.svd(A, full_matrices=False, driver="gesvda")[1],
+#: name -> (what runs, rounds or 0 where the first run is timed, largest error over s1)
+BATCH: dict[str, tuple[Callable[[Any], Any], int, float]] = {
+    "brockett": (bk.singular_values, 3, 1e-6),
+    # by eigenvalues of AᵀA in float32: a value s is off by the rounding of s1² over s
+    "torch.linalg.svd, gesvda": (lambda A: torch.linalg.svd(A, full_matrices=False, driver="gesvda")[1], 3, 1e-2),
+    "torch.linalg.svdvals": (torch.linalg.svdvals, 0, 1e-4),  # a loop of Jacobi's method (gesvdj)
 }
 
 
-@pytest.mark.parametrize("peer", BATCH)
+@pytest.mark.parametrize("peer", peers(BATCH, "torch.linalg.svdvals"))
 def bench_batch(benchmark, measure, size, timed, peer):
     benchmark.group = "GPU: all singular values of 1000 matrices, 256 × 256 float32"
     A = normal(1000 if timed else 40, size(256), size(256))
     exact = np.linalg.svd(A[:5].double().cpu().numpy(), compute_uv=False)
+    run, rounds, largest = BATCH[peer]
 
     def check(s: Any) -> dict[str, Any]:
         error = float(np.max(np.abs(s[:5].double().cpu().numpy() - exact)) / exact.max())
-        assert error < 1e-5, error
+        assert error < largest, error
         return {"max error over s1": error}
 
-    measure(lambda: BATCH[peer](A), check, rounds=3)
+    if rounds:
+        measure(lambda: run(A), check, rounds=rounds)
+        return
+    run(A[:2])
+    once(benchmark, lambda: run(A), check)
 
 
 def llama_layer(size: Callable[[int], int], seed: int) -> list[Any]:
@@ -308,17 +341,18 @@ def llama_layer(size: Callable[[int], int], seed: int) -> list[Any]:
     return [normal(*shape, seed=seed + k, dtype=torch.float16) for k, shape in enumerate(shapes)]
 
 
-SPECTRA: dict[str, tuple[Callable[[Any], Any], int]] = {  # and how many of the 32 layers
-    "brockett": (bk.singular_values, 32),
-    "brockett, one layer": (bk.singular_values, 1),
-    "torch.linalg.svdvals, one layer": (lambda A: torch.linalg.svdvals(A.float()), 1),
+#: name -> (what runs, of how many of the 32 layers, largest error over s1)
+SPECTRA: dict[str, tuple[Callable[[Any], Any], int, float]] = {
+    "brockett, one layer": (bk.singular_values, 1, 1e-6),
+    "brockett, all 32 layers": (bk.singular_values, 32, 1e-6),
+    "torch.linalg.svdvals, one layer": (lambda A: torch.linalg.svdvals(A.float()), 1, 1e-4),
 }
 
 
-@pytest.mark.parametrize("peer", SPECTRA)
-def bench_llama(benchmark, measure, size, timed, peer):
+@pytest.mark.parametrize("peer", peers(SPECTRA, "brockett, all 32 layers", "torch.linalg.svdvals, one layer"))
+def bench_llama(benchmark, size, timed, peer):
     benchmark.group = "GPU: all singular values of the layers of Llama 2 7B (random weights)"
-    run, layers = SPECTRA[peer]
+    run, layers, largest = SPECTRA[peer]
     weights = [A for k in range(layers if timed else 1) for A in llama_layer(size, 100 * k)]
     wide = weights[-1].double()
     exact = torch.linalg.eigvalsh(wide @ wide.T).flip(0).clamp(min=0).sqrt()
@@ -326,7 +360,8 @@ def bench_llama(benchmark, measure, size, timed, peer):
     def check(found: Any) -> dict[str, Any]:
         assert len(found) == len(weights)
         error = float((found[-1] - exact).abs().max() / exact[0])
-        assert error < 1e-5, error
+        assert error < largest, error
         return {"matrices": len(weights), "max error over s1": error}
 
-    measure(lambda: [run(A) for A in weights], check, rounds=1)
+    run(weights[0][:512])
+    once(benchmark, lambda: [run(A) for A in weights], check)

@@ -50,7 +50,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["brockett"] = str(bk.engines()["cpu"])
     machine_info["peers"] = {p: installed(p) for p in PEERS}
     machine_info["threads"] = int(THREADS)
-    if config.getoption("markexpr") == "gpu":
+    if config.getoption("markexpr").startswith("gpu"):
         machine_info["brockett"] = str(bk.engines()["cuda"])
         machine_info["peers"] = {p: installed(p) for p in GPU_PEERS}
         machine_info["gpu"] = ", ".join(bk.engines()["cuda"].details.get("devices", ()))
@@ -106,7 +106,9 @@ def measure(benchmark: Any, timed: bool) -> Callable[..., None]:
         del answer
         benchmark.extra_info.update(notes)
         rate = gemm_rate(dtype) if timed and needed else 0.0
+        benchmark.has_error = True  # what is interrupted is not written down
         benchmark.pedantic(run, rounds=rounds if timed else 1, iterations=1)
+        benchmark.has_error = False
         if rate:
             benchmark.extra_info["of GEMM"] = f"{needed / benchmark.stats.stats.median / rate:.0%} {dtype}"
 
