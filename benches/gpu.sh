@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
 # Builds brockett with its CUDA plugin from this checkout, tests it and times it on this machine's GPU.
 #
-#   benches/gpu.sh [STEP…]     all of them by default, the rest even where one fails; made for less than nine minutes each
+#   benches/gpu.sh [STEP…]     all of them by default, the rest even where one fails
 #
-#   build      libbrockett, the plugin, the Python package, the C++ tests, in build-gpu/
+#   build      libbrockett, the plugin, the Python package, the C++ tests, in build-gpu/; what is there is not built again
+#   probe      rates of this GPU, of the libraries' routines and of brockett on it: one table, in a minute
 #   cpp        the C++ typed tests over the true plugin
 #   python     the façade tests with PyTorch, CuPy and bare device arrays (pytest -m gpu)
 #   memcheck   compute-sanitizer memcheck over the primitives and a part of the façade
 #   racecheck  compute-sanitizer racecheck over our own kernels
-#   bench      rates, accumulation, descrambler
-#   bench-svd  truncated and batched decompositions
-#   bench-llama  the spectra of a large language model
+#   bench      accumulation, from host memory too, and the descrambler
+#   bench-svd  truncated and batched decompositions, the spectra of a layer of a large language model
+#   bench-large  peers that take minutes, and the spectra of a whole model
 #   results    one file of the benches: benches/results/<date>-<gpu>.json (RESULTS names another folder)
+#
+# Steps stop themselves in time, and what was measured before is kept: `build probe cpp`, `build python racecheck`, `build
+# bench bench-svd results` and `build memcheck bench-large results` are four commands of less than nine minutes each. Where
+# OUT names a folder, gpu.log there takes what the steps print, results.json the benches as they come, other *.log the rest.
 #
 # No network is needed. On the machine: nvcc 13, a driver for it, compute-sanitizer, cmake, ninja, a C++20 compiler, and for
 # its python3: PyTorch and CuPy (CUDA 13), NumPy, SciPy, pybind11, scikit-build-core, pytest, pytest-benchmark, ml_dtypes,
@@ -26,12 +31,23 @@ work=${WORK:-$root/build-gpu}
 wheels=${WHEELS:-$root/..}
 results=${RESULTS:-$root/benches/results}
 jobs=${JOBS:-$(nproc)}
+out=${OUT:-$work}
 python=$work/venv/bin/python
 # One BLAS thread for the references in host memory; OpenBLAS spins, and several threads slow each other down.
-export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONUNBUFFERED=1
+# Plugins of pytest that happen to be installed bring warnings, which are errors in our tests.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 
 fail() { echo "gpu.sh: $*" >&2; exit 1; }
 need() { command -v "$1" > /dev/null || fail "$1 is needed, and is not on the PATH${2:+ ($2)}"; }
+
+# limited SECONDS COMMAND…: interrupted after that time, so that pytest still writes down what it has measured.
+limited() {
+  local status=0
+  timeout -s INT -k 20 "$1" env --default-signal=INT "${@:2}" || status=$?
+  case $status in 124 | 137) echo "gpu.sh: stopped after $1 s: ${*:2:4} …" >&2 ;; esac
+  return "$status"
+}
 
 find_wheels() {  # wheels beside the checkout, or in its folders wheels and shared
   find -L "$wheels" "$root/wheels" "$root/shared" -maxdepth 1 -name '*.whl' 2> /dev/null | sort -u
@@ -44,9 +60,7 @@ find_googletest() {
   done
 }
 
-cuda_path() {
-  if ! command -v nvcc > /dev/null && [ -x /usr/local/cuda/bin/nvcc ]; then PATH=$PATH:/usr/local/cuda/bin; fi
-}
+cuda_path() { PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer; }  # where they are not on it yet
 
 step_build() {
   cuda_path
@@ -65,20 +79,38 @@ step_build() {
   local found=()
   mapfile -t found < <(find_wheels)
   [ "${#found[@]}" = 0 ] || "$python" -m pip install -q --no-index --no-deps --force-reinstall "${found[@]}"
+  # CuPy looks for NVIDIA's libraries in the folder of its own environment only, whatever else is on the path.
+  local nvidia
+  nvidia=$(python3 -c 'import os, sys; print(next((p for p in sys.path if os.path.isdir(p + "/nvidia/cu13")), ""))')
+  [ -z "$nvidia" ] || [ -e "$site/nvidia" ] || ln -s "$nvidia/nvidia" "$site/nvidia"
   "$python" -c 'import scipy_openblas64' 2> /dev/null || fail "no scipy-openblas64 wheel in $wheels (WHEELS names the folder)"
   if ! "$python" -c 'import array_api_compat' 2> /dev/null; then
     local copy
     copy=$("$python" -c 'import pathlib, scipy
 print(next(iter(pathlib.Path(scipy.__file__).parent.glob("_*/array_api_compat")), ""))')
     [ -z "$copy" ] || ln -sfn "$copy" "$site/array_api_compat"
-    "$python" -c 'import array_api_compat.torch' || fail "array-api-compat is needed (a wheel in $wheels)"
+    "$python" -c 'import array_api_compat' || fail "array-api-compat is needed (a wheel in $wheels)"
   fi
-  # One tree for everything, so that the plugin is compiled once; the package is put together from it as a wheel would be.
+  "$python" - << 'END'
+import importlib.util, pathlib, sys, sysconfig
+def missing(*names):
+    return ", ".join(name for name in names if importlib.util.find_spec(name) is None)
+if not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file():
+    sys.exit(f"gpu.sh: the headers of Python {sysconfig.get_python_version()} are needed")
+if absent := missing("numpy", "scipy", "pybind11", "scikit_build_core"):
+    sys.exit(f"gpu.sh: needed, and not installed: {absent}")
+if absent := missing("torch", "cupy", "pytest", "pytest_benchmark", "ml_dtypes"):
+    print(f"gpu.sh: not installed, later steps need or use it: {absent}")
+END
+  # One tree for everything, so that nothing is compiled twice: the package is put together from it as a wheel would be.
   local tests=OFF source
   source=$(find_googletest)
   if [ -n "$source" ] && [ ! -d "$work/googletest" ]; then
-    cmake -S "$source" -B "$work/googletest-build" -G Ninja -DCMAKE_INSTALL_PREFIX="$work/googletest" -DBUILD_GMOCK=OFF
-    cmake --build "$work/googletest-build" --target install -j "$jobs"
+    {
+      cmake -S "$source" -B "$work/googletest-build" -G Ninja -DCMAKE_INSTALL_PREFIX="$work/googletest" \
+        -DCMAKE_INSTALL_LIBDIR=lib -DBUILD_GMOCK=OFF
+      cmake --build "$work/googletest-build" --target install -j "$jobs"
+    } > "$out/build.log" 2>&1 || { tail -n 20 "$out/build.log"; fail "GoogleTest in $source does not build"; }
   fi
   [ ! -d "$work/googletest" ] || tests=ON
   # The architecture of this GPU alone where there is one: the other six would be compiled for nothing.
@@ -86,13 +118,11 @@ print(next(iter(pathlib.Path(scipy.__file__).parent.glob("_*/array_api_compat"))
   if command -v nvidia-smi > /dev/null; then
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '.') || arch=
   fi
-  cmake -S . -B "$work/cmake" -G Ninja -DBROCKETT_CUDA=ON -DBROCKETT_BLAS=scipy-openblas64 -DPython_EXECUTABLE="$python" \
-    -DBROCKETT_BUILD_PYTHON=ON -DBROCKETT_BUILD_TESTS="$tests" -DCMAKE_PREFIX_PATH="$work/googletest" \
-    -DCMAKE_INSTALL_LIBDIR=lib ${arch:+"-DCMAKE_CUDA_ARCHITECTURES=$arch"}
-  cmake --build "$work/cmake" -j "$jobs"
-  "$python" -m pip uninstall -q -y brockett > /dev/null 2>&1 || true
-  SKBUILD_CMAKE_ARGS="-DPython_EXECUTABLE=$python${arch:+;-DCMAKE_CUDA_ARCHITECTURES=$arch}" BROCKETT_CUDA=ON \
-    "$python" -m pip install -q --no-index --no-build-isolation --no-deps .
+  BROCKETT_CUDA=ON SKBUILD_BUILD_DIR=$work/cmake CMAKE_GENERATOR=Ninja CMAKE_BUILD_PARALLEL_LEVEL=$jobs \
+    SKBUILD_CMAKE_ARGS="-DPython_EXECUTABLE=$python;-DBROCKETT_BLAS=scipy-openblas64;-DBROCKETT_BUILD_TESTS=$tests;\
+-DCMAKE_PREFIX_PATH=$work/googletest${arch:+;-DCMAKE_CUDA_ARCHITECTURES=$arch}" \
+    "$python" -m pip install -v --no-index --no-build-isolation --no-deps --force-reinstall . >> "$out/build.log" 2>&1 ||
+    { grep -E -A 8 'FAILED|error:|Error' "$out/build.log" | head -n 40; tail -n 30 "$out/build.log"; fail "the build failed"; }
   (cd "$work" && "$python" -c 'import brockett as bk; print("\n".join(map(str, bk.engines().values())))')
 }
 
@@ -112,96 +142,142 @@ true_plugin() {
   find "$work/cmake" -name libbrockett_cuda.so | head -n 1
 }
 
+step_probe() {
+  on_gpu
+  limited 150 "$python" benches/gpu_probe.py
+}
+
 step_cpp() {
   on_gpu
   [ -d "$work/googletest" ] || fail "the C++ tests need GoogleTest: its source in $wheels/googletest, then build again"
-  local test
+  local test count=0 failed=()
+  : > "$out/cpp.log"
   for test in $(typed_tests); do
-    echo "--- $test"
-    BROCKETT_TEST_CUDA=real BROCKETT_CUDA_PLUGIN=$(true_plugin) "$work/cmake/tests/cpp/$test" --gtest_filter='*/cuda*' --gtest_brief=1
+    count=$((count + 1))
+    if BROCKETT_TEST_CUDA=real BROCKETT_CUDA_PLUGIN=$(true_plugin) limited 60 "$work/cmake/tests/cpp/$test" \
+      --gtest_filter='*/cuda*' --gtest_brief=1 > "$work/$test.log" 2>&1; then
+      printf '%-28s %s\n' "$test" "$(tail -n 1 "$work/$test.log")"
+    else
+      failed+=("$test")
+      echo "--- $test"
+      grep -v '^\[=' "$work/$test.log" | head -n 12 | cut -c 1-200  # all of it is in cpp.log
+    fi
+    cat "$work/$test.log" >> "$out/cpp.log"
   done
+  echo "$((count - ${#failed[@]})) of $count programs passed"
+  [ "${#failed[@]}" = 0 ] || fail "failed: ${failed[*]}"
 }
 
 step_python() {
   on_gpu
-  "$python" -m pytest -m gpu tests/python/test_gpu.py -q -p no:cacheprovider
+  limited 300 "$python" -m pytest -m gpu tests/python/test_gpu.py -q --tb=short --maxfail=40 --durations=8 -p no:cacheprovider
 }
 
-sanitize() {  # sanitize TOOL COMMAND…
+sanitize() {  # sanitize SECONDS TOOL COMMAND…
   need compute-sanitizer "part of the CUDA toolkit"
   local options=()
-  case $1 in
-    memcheck) options=(--report-api-errors no) ;;  # tests run out of memory on purpose
+  case $2 in
+    memcheck) options=(--report-api-errors no --track-stream-ordered-races all) ;;  # tests run out of memory on purpose
     racecheck) options=(--kernel-name kernel_substring=brockett) ;;  # not the libraries' kernels: slow, and not ours
   esac
-  compute-sanitizer --tool "$1" --error-exitcode 9 --launch-timeout 0 "${options[@]}" "${@:2}"
+  limited "$1" compute-sanitizer --tool "$2" --error-exitcode 9 --launch-timeout 0 --print-limit 20 "${options[@]}" "${@:3}"
+}
+
+sanitize_both() {  # sanitize_both TOOL SECONDS SECONDS EXPRESSION: the primitives, and cases of the façade
+  cuda_path
+  on_gpu
+  local status=0
+  if [ -d "$work/googletest" ]; then
+    BROCKETT_TEST_CUDA=real BROCKETT_CUDA_PLUGIN=$(true_plugin) \
+      sanitize "$2" "$1" "$work/cmake/tests/cpp/test_linalg" --gtest_filter='*/cuda*' --gtest_brief=1 || status=$?
+  fi
+  # Without PyTorch: its allocator keeps memory mapped, and what is out of bounds of one tensor lies within the pool.
+  BROCKETT_TEST_DEVICE_LIBRARIES=brockett sanitize "$3" "$1" "$python" -m pytest -q --tb=short -p no:cacheprovider \
+    tests/python/device_cases.py tests/python/device_topics.py -k "$4" || status=$?
+  return "$status"
 }
 
 step_memcheck() {
-  cuda_path
-  on_gpu
-  if [ -d "$work/googletest" ]; then
-    BROCKETT_TEST_CUDA=real BROCKETT_CUDA_PLUGIN=$(true_plugin) \
-      sanitize memcheck "$work/cmake/tests/cpp/test_linalg" --gtest_filter='*/cuda*' --gtest_brief=1
-  fi
-  # Without PyTorch: its allocator keeps memory mapped, and what is out of bounds of one tensor lies within the pool.
-  BROCKETT_TEST_DEVICE_LIBRARIES=brockett sanitize memcheck "$python" -m pytest -q -p no:cacheprovider \
-    tests/python/device_cases.py -k 'autocorrelation or svd or descramble_sources or diagonalize or streamed'
+  sanitize_both memcheck 90 90 \
+    'autocorrelation or svd or descramble_sources or diagonalize or streamed or patches or convolution or many'
 }
 
 step_racecheck() {
-  cuda_path
-  on_gpu
-  if [ -d "$work/googletest" ]; then
-    BROCKETT_TEST_CUDA=real BROCKETT_CUDA_PLUGIN=$(true_plugin) \
-      sanitize racecheck "$work/cmake/tests/cpp/test_linalg" --gtest_filter='*/cuda*' --gtest_brief=1
-  fi
-  BROCKETT_TEST_DEVICE_LIBRARIES=brockett sanitize racecheck "$python" -m pytest -q -p no:cacheprovider \
-    tests/python/device_cases.py -k 'test_autocorrelation or test_precisions or test_penalties'
+  sanitize_both racecheck 80 80 'test_autocorrelation or test_precisions or test_penalties or test_patches'
 }
 
-bench() {  # bench NAME EXPRESSION
-  on_gpu
-  (cd benches && "$python" -m pytest bench_gpu.py -q -p no:cacheprovider -m gpu -k "$2" --benchmark-json="$work/$1.json")
+# bench FILE SECONDS MARKS EXPRESSION: a process and a file for each, so that one that fails or is stopped leaves the others.
+bench() {
+  local status=0
+  (cd benches && limited "$2" "$python" -m pytest bench_gpu.py -p pytest_benchmark.plugin -p no:cacheprovider -q --tb=short \
+    -m "$3" -k "$4" --benchmark-json="$work/$1.json") > "$work/$1.log" 2>&1 || status=$?
+  [ "$status" = 0 ] || { echo "--- $1"; tail -n 25 "$work/$1.log"; }
+  [ ! -s "$work/$1.json" ] || "$python" benches/table.py --print "$work/$1.json" | tail -n +5
+  [ -z "${OUT:-}" ] || merged "$out/results.json" > /dev/null
+  return "$status"
 }
 
-step_bench() { bench bench 'accumulate or host or descramble'; }
-step_bench-svd() { bench bench-svd 'truncated or batch'; }
-step_bench-llama() { bench bench-llama llama; }
+benches() {  # benches MARKS SUFFIX NAME:SECONDS…
+  on_gpu
+  local each failed=()
+  for each in "${@:3}"; do
+    bench "bench-${each%:*}$2" "${each#*:}" "$1" "bench_${each%:*}" || failed+=("${each%:*}")
+  done
+  [ "${#failed[@]}" = 0 ] || fail "failed: ${failed[*]}"
+}
 
-step_results() {
-  [ -x "$python" ] || fail "run the step build first"
-  mkdir -p "$results"
-  "$python" - "$work" "$results" << 'END'
+step_bench() { benches "gpu and not large" "" accumulate:120 from_host:60 descramble:100; }
+step_bench-svd() { benches "gpu and not large" "" truncated:90 batch:60 llama:60; }
+step_bench-large() { benches "gpu and large" -large batch:50 llama:140 truncated:150; }
+
+merged() {  # merged FILE|FOLDER: the benches of $work as one file; its name is printed
+  "$python" - "$work" "$1" << 'END'
 import json, re, sys
 from pathlib import Path
 
-work, results = map(Path, sys.argv[1:])
-found = [json.loads(path.read_text()) for path in (work / f"{name}.json" for name in ("bench", "bench-svd", "bench-llama")) if path.is_file()]
+work, place = map(Path, sys.argv[1:])
+names = sorted(work.glob("bench-*.json"), key=lambda path: ("large" in path.stem, path.name))
+found = [json.loads(path.read_text()) for path in names if path.stat().st_size]
 if not found:
-    sys.exit("gpu.sh: nothing was timed yet: run the steps bench, bench-svd and bench-llama")
+    sys.exit("gpu.sh: nothing was timed yet: run the steps bench, bench-svd and bench-large")
 whole = found[0]
 for other in found[1:]:
     whole["benchmarks"] += other["benchmarks"]
 for one in whole["benchmarks"]:
     one["stats"].pop("data", None)
-gpu = re.sub(r"[^a-z0-9]+", "-", whole["machine_info"]["gpu"].partition(",")[0].lower()).strip("-")
-path = results / f"{whole['datetime'][:10]}-{gpu}.json"
-path.write_text(json.dumps(whole, indent=1) + "\n")
-print(path)
+if place.is_dir():
+    gpu = re.sub(r"[^a-z0-9]+", "-", whole["machine_info"]["gpu"].partition(",")[0].lower()).strip("-")
+    place /= f"{whole['datetime'][:10]}-{gpu}.json"
+place.write_text(json.dumps(whole, indent=1) + "\n")
+print(place)
 END
 }
 
-steps=(build cpp python memcheck racecheck bench bench-svd bench-llama results)
+step_results() {
+  [ -x "$python" ] || fail "run the step build first"
+  mkdir -p "$results"
+  local file
+  file=$(merged "$results")
+  [ -z "${OUT:-}" ] || cp "$file" "$out/results.json"
+  "$python" benches/table.py --print "$file"
+  echo "$file"
+}
+
+steps=(build probe cpp python racecheck memcheck bench bench-svd bench-large results)
 [ $# -gt 0 ] || set -- "${steps[@]}"
 for name in "$@"; do
   case " ${steps[*]} " in *" $name "*) ;; *) fail "unknown step $name; there are: ${steps[*]}" ;; esac
 done
+mkdir -p "$work" "$out"
+log() { if [ -n "${OUT:-}" ]; then tee -a "$out/gpu.log"; else cat; fi; }
+finish() { printf '=== %s: %d s\n' "$name" $((SECONDS - start)); }
 if [ $# = 1 ]; then
-  start=$SECONDS
-  printf '\n=== %s\n' "$1"
-  "step_$1"
-  printf '=== %s: %d s\n' "$1" $((SECONDS - start))
+  {
+    name=$1 start=$SECONDS
+    trap finish EXIT
+    printf '\n=== %s\n' "$name"
+    "step_$name"
+  } 2>&1 | log
   exit
 fi
 failed=()

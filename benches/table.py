@@ -6,7 +6,7 @@ The first file says where and with what; the rows of further ones come behind it
 threads become a column. One table holds every bench: median seconds (CPU time, or device time where a GPU was timed),
 the ratio to brockett's own first row of the group, the share of the rate of a matrix product, and what was checked
 (errors, residuals). A second one holds the growth with the size, a third peak memory. The text between the two markers
-of that kind in benches/README.md is replaced.
+of that kind in benches/README.md is replaced; `--print` as the first word shows the tables instead.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ def tables(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    results = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    shown = sys.argv[1:2] == ["--print"]
+    results = [json.loads(Path(name).read_text()) for name in sys.argv[1 + shown :]]
+    if shown:
+        print(tables(results))
+        return
     readme = Path(__file__).parent / "README.md"
     text = readme.read_text()
     begin, end = (GPU_BEGIN, GPU_END) if "gpu" in results[0]["machine_info"] else (BEGIN, END)
