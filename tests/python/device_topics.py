@@ -90,12 +90,13 @@ def test_truncated_svd(library: Library, rng: Rng, method: str, dtype: str) -> N
     assert library.owns(found.Vt)
     u, s, vt = (library.host(part).astype(np.float64) for part in (found.U, found.s, found.Vt))
     residual = max(np.linalg.norm(A @ vt.T - u * s, axis=0).max(), np.linalg.norm(A.T @ u - vt.T * s, axis=0).max())
-    assert residual / s[0] <= max(1.1 * found.residual, 1e-14)  # that of "exact" is measured in the dtype
+    # That of "exact" is measured in the dtype, whose products round differently on every device.
+    assert residual / s[0] <= max(1.1 * found.residual, 1e-14 if dtype == "float64" else 1e-6)
     if method != "quick":
         assert found.residual <= 1e-5
         np.testing.assert_allclose(s, 0.8 ** np.arange(6), rtol=1e-5)
     host = bk.svd(A, rank=6, method=method, tol=1e-5)
-    np.testing.assert_allclose(s, host.s, rtol=1e-6)
+    np.testing.assert_allclose(s, host.s, rtol=1e-6 if dtype == "float64" else 1e-5)
 
 
 def test_product_that_is_never_formed(library: Library, rng: Rng) -> None:
