@@ -18,11 +18,11 @@
 # bench bench-svd results` and `build memcheck bench-large results` are four commands of less than nine minutes each. Where
 # OUT names a folder, gpu.log there takes what the steps print, results.json the benches as they come, other *.log the rest.
 #
-# No network is needed. On the machine: nvcc 13, a driver for it, compute-sanitizer, cmake, ninja, a C++20 compiler, and for
-# its python3: PyTorch and CuPy (CUDA 13), NumPy, SciPy, pybind11, scikit-build-core, pytest, pytest-benchmark, ml_dtypes,
-# and array-api-compat (else SciPy's own copy of it is taken). Beside the checkout, or in the folder that WHEELS names: a
-# scipy-openblas64 wheel; other wheels there are installed as well. The C++ tests need GoogleTest: installed, or its
-# source tree in the folder googletest there (Debian has it as /usr/src/googletest).
+# No network is needed. On the machine: nvcc 13, a driver for it, compute-sanitizer, cmake, ninja, a C++20 compiler, python3
+# with its headers, and for it: PyTorch and CuPy (CUDA 13), NumPy, SciPy, pybind11, scikit-build-core, pytest,
+# pytest-benchmark, ml_dtypes, and array-api-compat (else SciPy's own copy of it is taken). In a folder wheels of the
+# checkout, beside it, or where WHEELS says: a scipy-openblas64 wheel; other wheels there are installed as well. The C++
+# tests need GoogleTest's source tree in a folder googletest there, or as Debian has it, /usr/src/googletest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
