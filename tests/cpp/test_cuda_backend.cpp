@@ -15,6 +15,7 @@
 //   half the workspace that was asked for                            x       x        x
 //   a buffer too small by one element                                x       x        x
 //   a workspace is used after it was freed                           x       x        x
+//   a kernel counts on the order of its threads                      -       x        x
 #include <thread>
 
 #include "cuda_fixture.hpp"

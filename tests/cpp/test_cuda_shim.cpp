@@ -2,6 +2,7 @@
 #include <cusolverDn.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -168,6 +169,21 @@ TEST_F(CudaShim, one_stream_keeps_its_order_and_two_do_not) {
   EXPECT_EQ(order, mode == kEager ? "abc" : mode == kDeferred ? "bac" : "ac");
   newer.wait();
   EXPECT_EQ(order, mode == kGuard ? "acb" : order);
+}
+
+// Each thread runs once; which comes first is another in each mode.
+TEST_F(CudaShim, threads_run_in_no_order) {
+  for (const std::int64_t n : {0, 1, 2, 1000, 999983, 1000003}) {
+    std::vector<int> runs(static_cast<std::size_t>(n), 0);
+    std::vector<std::int64_t> order;
+    shim::in_some_order(n, [&](std::int64_t k) {
+      ++runs[static_cast<std::size_t>(k)];
+      order.push_back(k);
+    });
+    EXPECT_EQ(std::count(runs.begin(), runs.end(), 1), n);
+    EXPECT_EQ(std::is_sorted(order.begin(), order.end()), mode == kEager || n <= 1 || (mode == kGuard && n == 2)) << n;
+    EXPECT_EQ(std::is_sorted(order.rbegin(), order.rend()), mode == kDeferred || n <= 1) << n;
+  }
 }
 
 TEST_F(CudaShim, events_hold_a_stream_up) {

@@ -80,6 +80,10 @@ int current_device() { return device_of_thread; }
 
 using namespace cuda_shim;
 
+shim::Order shim::order() {
+  return mode() == Mode::eager ? Order::forwards : mode() == Mode::deferred ? Order::backwards : Order::scattered;
+}
+
 void shim::submit(cudaStream_t stream, std::function<void()> kernel) {
   const Lock guard(lock());
   if (const int injected = enter("kernel")) {

@@ -125,32 +125,40 @@ cudaError_t join_columns(cudaStream_t s, index_t rows, index_t cols, F f, V* out
 
 #else
 
+// Threads promise no order, and how a reduction is shared out is nobody's business: the stand-in varies both.
 template <class F>
 cudaError_t over_range(cudaStream_t s, index_t n, F f) {
-  shim::submit(s, [=] {
-    for (index_t k = 0; k < n; ++k) f(k);
-  });
+  shim::submit(s, [=] { shim::in_some_order(n, f); });
   return cudaGetLastError();
 }
 template <class F>
 cudaError_t over_entries(cudaStream_t s, index_t rows, index_t cols, F f) {
   shim::submit(s, [=] {
-    for (index_t j = 0; j < cols; ++j) {
-      for (index_t i = 0; i < rows; ++i) f(i, j);
-    }
+    shim::in_some_order(cols, [&](index_t j) { shim::in_some_order(rows, [&](index_t i) { f(i, j); }); });
   });
   return cudaGetLastError();
+}
+
+// Of n things the ones that fall to part p: every parts-th, or a run of neighbours; a thread may as well get none.
+template <class F, class V, class G>
+V join_part(const F& f, V value, index_t n, index_t parts, index_t p, G&& of) {
+  const index_t length = pieces(n, parts);
+  const bool neighbours = shim::order() == shim::Order::backwards;
+  shim::in_some_order(length, [&](index_t k) {
+    const index_t at = neighbours ? p * length + k : p + k * parts;
+    if (at < n) value = f.join(value, of(at));
+  });
+  return f.join(f.nothing(), f.join(value, f.nothing()));
 }
 template <class F, class V>
 cudaError_t join_matrix(cudaStream_t s, index_t rows, index_t cols, F f, V* out) {
   shim::submit(s, [=] {
     const index_t parts = partials(rows * cols);
-    for (index_t p = 0; p < parts; ++p) {
-      out[p] = f.nothing();
-      for (index_t j = p; j < cols; j += parts) {
-        for (index_t i = 0; i < rows; ++i) out[p] = f.join(out[p], f(i, j));
-      }
-    }
+    shim::in_some_order(parts, [&](index_t p) {
+      out[p] = join_part(f, V(f.nothing()), cols, parts, p, [&](index_t j) {
+        return join_part(f, V(f.nothing()), rows, 1, 0, [&](index_t i) { return V(f(i, j)); });
+      });
+    });
   });
   return cudaGetLastError();
 }
@@ -158,13 +166,11 @@ template <class F, class V>
 cudaError_t join_columns(cudaStream_t s, index_t rows, index_t cols, F f, V* out) {
   shim::submit(s, [=] {
     const index_t parts = partials_of_column(rows, cols);
-    for (index_t j = 0; j < cols; ++j) {
-      for (index_t p = 0; p < parts; ++p) {
-        V& value = out[p + j * parts];
-        value = f.nothing();
-        for (index_t i = p; i < rows; i += parts) value = f.join(value, f(i, j));
-      }
-    }
+    shim::in_some_order(cols, [&](index_t j) {
+      shim::in_some_order(parts, [&](index_t p) {
+        out[p + j * parts] = join_part(f, V(f.nothing()), rows, parts, p, [&](index_t i) { return V(f(i, j)); });
+      });
+    });
   });
   return cudaGetLastError();
 }
