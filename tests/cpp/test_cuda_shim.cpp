@@ -535,6 +535,18 @@ TEST_F(CudaShim, limits_of_the_originals_hold) {
   };
   EXPECT_EQ(batched(1 << 10, (1 << 11) - 1), CUSOLVER_STATUS_SUCCESS);
   EXPECT_EQ(batched(1 << 10, 1 << 11), CUSOLVER_STATUS_INVALID_VALUE);
+  EXPECT_EQ(batched(3, 40000), CUSOLVER_STATUS_INVALID_VALUE);
+  double* memory = on_device<double>(8);
+  const auto polar = [&](double* U, std::int64_t ldu, double* V, std::int64_t ldv) {
+    return cusolverDnXgesvdp_bufferSize(solver, nullptr, CUSOLVER_EIG_MODE_NOVECTOR, 1, 2, 2, CUDA_R_64F, memory, 2,
+                                        CUDA_R_64F, memory, CUDA_R_64F, U, ldu, CUDA_R_64F, V, ldv, CUDA_R_64F,
+                                        &device_bytes, &host_bytes);
+  };
+  EXPECT_EQ(polar(memory, 2, memory + 4, 2), CUSOLVER_STATUS_SUCCESS);
+  EXPECT_EQ(polar(nullptr, 2, nullptr, 2), CUSOLVER_STATUS_INVALID_VALUE);
+  EXPECT_EQ(polar(memory, 1, memory + 4, 2), CUSOLVER_STATUS_INVALID_VALUE);
+  EXPECT_EQ(polar(memory, 2, memory + 4, 1), CUSOLVER_STATUS_INVALID_VALUE);
+  ASSERT_EQ(cudaFree(memory), cudaSuccess);
 }
 
 TEST_F(CudaShim, reduced_precisions_round_their_inputs) {

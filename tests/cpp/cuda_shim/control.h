@@ -35,7 +35,8 @@ BROCKETT_SHIM_API int brockett_shim_failure_pending(void);
    cudaGetLastError. */
 BROCKETT_SHIM_API void brockett_shim_fail_status(const char* function, int status, size_t count);
 /* The next `count` calls of this solver write `info` and garbage where results would be. BROCKETT_SHIM_FAIL_INFO names one
-   that always does. */
+   that always does. With BROCKETT_SHIM_SILENT for info they write 0, as if all were well. */
+#define BROCKETT_SHIM_SILENT 0x7FFFFFFF
 BROCKETT_SHIM_API void brockett_shim_fail_info(const char* function, int info, size_t count);
 
 /* Memory of each device, in bytes (256 MiB at first: algorithms then cut into blocks what tests give them). */

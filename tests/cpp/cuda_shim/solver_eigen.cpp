@@ -35,6 +35,11 @@ bool fits(Index n, Index lda, cudaDataType type, cudaDataType type_w, cudaDataTy
   return n > 0 && lda >= n && is_known(type, compute) && type_w == real_of(type);
 }
 
+// The library's own limits: what it indexes must fit an int (documented), and how many there are a short (seen).
+bool batch_fits(Index n, Index lda, Index batch) {
+  return batch >= 1 && batch <= std::numeric_limits<short>::max() && n * lda <= std::numeric_limits<int>::max() / batch;
+}
+
 }  // namespace
 }  // namespace cuda_shim
 
@@ -77,10 +82,7 @@ EXPORT cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t han
                                                           cudaDataType type_w, const void*, cudaDataType compute,
                                                           size_t* device_bytes, size_t* host_bytes, int64_t batch) {
   SOLVER_ENTER_X;
-  // the library's own limit: what it indexes must fit an int
-  if (!fits(n, lda, type_a, type_w, compute) || batch < 1 || n * lda > std::numeric_limits<int>::max() / batch) {
-    return CUSOLVER_STATUS_INVALID_VALUE;
-  }
+  if (!fits(n, lda, type_a, type_w, compute) || !batch_fits(n, lda, batch)) return CUSOLVER_STATUS_INVALID_VALUE;
   const Workspace need = workspace(n, n * batch, size_of(type_a));
   *device_bytes = need.device;
   *host_bytes = need.host;
@@ -93,9 +95,7 @@ EXPORT cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolv
                                                cudaDataType compute, void* device_work, size_t device_bytes,
                                                void* host_work, size_t host_bytes, int* info, int64_t batch) {
   SOLVER_ENTER_X;
-  if (!fits(n, lda, type_a, type_w, compute) || batch < 1 || n * lda > std::numeric_limits<int>::max() / batch) {
-    return CUSOLVER_STATUS_INVALID_VALUE;
-  }
+  if (!fits(n, lda, type_a, type_w, compute) || !batch_fits(n, lda, batch)) return CUSOLVER_STATUS_INVALID_VALUE;
   const Workspace need = workspace(n, n * batch, size_of(type_a));
   if (device_bytes < need.device || host_bytes < need.host) return CUSOLVER_STATUS_INVALID_VALUE;
   Solve solve(__func__, handle);

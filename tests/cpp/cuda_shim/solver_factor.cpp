@@ -121,14 +121,17 @@ EXPORT cusolverStatus_t cusolverDnXgesvd(cusolverDnHandle_t handle, cusolverDnPa
   });
 }
 
+// U and V must be there in every mode, and for every shape as large as the documentation names them, m x m and n x n.
 EXPORT cusolverStatus_t cusolverDnXgesvdp_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
                                                      cusolverEigMode_t, int, int64_t m, int64_t n, cudaDataType type_a,
                                                      const void*, int64_t lda, cudaDataType type_s, const void*,
-                                                     cudaDataType type_u, const void*, int64_t, cudaDataType type_v,
-                                                     const void*, int64_t, cudaDataType compute, size_t* device_bytes,
-                                                     size_t* host_bytes) {
+                                                     cudaDataType type_u, const void* u, int64_t ldu,
+                                                     cudaDataType type_v, const void* v, int64_t ldv,
+                                                     cudaDataType compute, size_t* device_bytes, size_t* host_bytes) {
   SOLVER_ENTER_X;
-  if (m < 1 || n < 1 || lda < m) return CUSOLVER_STATUS_INVALID_VALUE;
+  if (m < 1 || n < 1 || lda < m || ldu < m || ldv < n || u == nullptr || v == nullptr) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   if (!is_real(type_a, type_s, type_u, type_v, compute)) return CUSOLVER_STATUS_NOT_SUPPORTED;
   const Workspace need = workspace(m, n, size_of(type_a));
   *device_bytes = need.device;
@@ -151,17 +154,19 @@ EXPORT cusolverStatus_t cusolverDnXgesvdp(cusolverDnHandle_t handle, cusolverDnP
     return CUSOLVER_STATUS_INVALID_VALUE;
   }
   const bool vectors = jobz == CUSOLVER_EIG_MODE_VECTOR;
-  if (vectors && (ldu < m || ldv < n)) return CUSOLVER_STATUS_INVALID_VALUE;
-  const Index k = std::min(m, n), u_cols = econ ? k : m, v_cols = econ ? k : n;
+  if (ldu < m || ldv < n || u == nullptr || v == nullptr) return CUSOLVER_STATUS_INVALID_VALUE;
+  const Index k = std::min(m, n), v_cols = econ ? k : n;
   const std::size_t size = size_of(type_a);
   Solve solve(__func__, handle);
   solve.call().device("A", a, m, n, lda, size).device("S", s, k, 1, k, size);
-  if (vectors) solve.call().device("U", u, m, u_cols, ldu, size).device("V", v, n, v_cols, ldv, size);
+  solve.call().device("U", u, m, m, ldu, size).device("V", v, n, n, ldv, size);
   solve.call().host("the perturbation", host_perturbation, sizeof *host_perturbation);
   solve.work(device_work, device_bytes, host_work, host_bytes, info);
   solve.spoils(s, static_cast<std::size_t>(k) * size);
   return with_real(type_a, [&]<class T>(T*) {
     return solve.run([=](Index) {
+      poison_matrix(u, m, m, ldu, sizeof(T));
+      poison_matrix(v, n, n, ldv, sizeof(T));
       std::vector<T> vt(static_cast<std::size_t>(vectors ? v_cols * n : 0));
       const char job = !vectors ? 'N' : econ ? 'S' : 'A';
       T* values = static_cast<T*>(s);

@@ -77,8 +77,9 @@ class Triangular : public Products<T> {
   void triangular_solve(Side side, Op op, Mat<const T> L, Mat<T> B) override;
   int determinant_sign(Mat<T> A) override;
 
- private:
-  void geqrf(Mat<T> A, T* tau);
+ protected:
+  void geqrf(Mat<T> A, T* tau);  // R in the upper triangle of A, Householder vectors below it, their scalars in tau
+  void orgqr(Mat<T> A, const T* tau);  // Q of these in the place of the vectors
 };
 
 template <class T>
@@ -96,6 +97,9 @@ class Spectral final : public Eigenvalues<T> {
  public:
   using Eigenvalues<T>::Eigenvalues;
   void svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) override;
+
+ private:
+  void svd_square(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt);
 };
 
 extern template class Memory<float>;

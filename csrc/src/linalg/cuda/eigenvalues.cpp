@@ -1,5 +1,6 @@
-// Symmetric and Hermitian eigenvalues. Divide and conquer (Xsyevd) runs first; where it does not converge Jacobi's method
-// (syevj) is tried on a copy of the matrix before an error is raised.
+// Symmetric and Hermitian eigenvalues. Divide and conquer (Xsyevd) runs first; where it does not converge, by its own word
+// or because NaN comes out (CUDA.jl's issue 2186 has one with info = 0), Jacobi's method (syevj) is tried on a copy of the
+// matrix before an error is raised.
 #include <algorithm>
 #include <limits>
 #include <string>
@@ -15,6 +16,11 @@ namespace {
 // A range of eigenvectors instead of all: the back transformation shrinks with the share, the reduction to tridiagonal
 // form does not. Up to a half, as syevr pays on the host at large orders.
 constexpr index_t kRangeShare = 2;
+
+// XsyevBatched refuses 40,000 matrices of 3 x 3 and takes 16,000 (mujocolab/mjlab, pull request 732); no document says why.
+constexpr index_t kLargestBatch = 16384;
+// info of values that are no numbers
+constexpr int kNotFinite = 1;
 
 std::string order_text(index_t n, const char* kind) {
   return " on a " + std::to_string(n) + " x " + std::to_string(n) + kind;
@@ -60,28 +66,37 @@ int syevj(Device& device, bool vectors, Mat<T> A, T* values) {
   return work.result("syevj");
 }
 
-// syevd and then, on what was kept, syevj.
+// syevd and then, on what was kept, syevj. Values ascending, on the host.
 template <class T>
-void eigen(LinAlg<T>& la, Device& device, Mat<T> A, T* values, bool vectors) {
+void eigen(LinAlg<T>& la, Device& device, Mat<T> A, T* host_values, bool vectors) {
   const Kept<T> kept(la, device, A);
-  const int info = syevd(device, Blas<T>::type, Blas<T>::type, vectors, A.cols, A.data, A.ld, values);
+  const Scratch<T> values(device, A.cols);
+  const auto arrived = [&](int info) {
+    if (info != 0) return info;
+    device.download(values.data(), host_values, A.cols);
+    return all_finite(host_values, A.cols) ? 0 : kNotFinite;
+  };
+  const int info = arrived(syevd(device, Blas<T>::type, Blas<T>::type, vectors, A.cols, A.data, A.ld, values.data()));
   if (info == 0) return;
   if (!kept.restore()) throw_not_converged("cuSOLVER's Xsyevd (and no memory for a second attempt)", A.cols, info);
-  if (const int again = syevj(device, vectors, A, values)) {
+  if (const int again = arrived(syevj(device, vectors, A, values.data()))) {
     throw_not_converged("cuSOLVER's Xsyevd and then syevj", A.cols, again);
   }
 }
 
-// Eigenvalues of `batch` packed n x n matrices into the device memory `values`; info of each. n^2 batch must stay within
-// the 31 bits that cuSOLVER counts with, so parts of the batch go one by one.
-std::vector<int> syev_batched(Device& device, cudaDataType type, cudaDataType value_type, std::size_t element,
-                              std::size_t value, index_t n, char* A, char* values, index_t batch) {
+// Eigenvalues of `batch` packed n x n matrices, n each, on the host; info of each. n^2 batch must stay within the 31 bits that
+// cuSOLVER counts with, so parts of the batch go one by one.
+template <class T>
+std::vector<int> syev_batched(Device& device, cudaDataType type, std::size_t element, index_t n, char* A, index_t batch,
+                              T* host_values) {
+  constexpr cudaDataType value_type = Blas<T>::type;
+  const Scratch<T> values(device, n * batch);
   std::vector<int> infos(static_cast<std::size_t>(batch), 0);
-  const index_t most = std::numeric_limits<int>::max() / (n * n);
+  const index_t most = std::min<index_t>(kLargestBatch, std::numeric_limits<int>::max() / (n * n));
   for (index_t first = 0; first < batch; first += most) {
     const index_t count = std::min(most, batch - first);
     void* a = A + element * static_cast<std::size_t>(first * n * n);
-    void* w = values + value * static_cast<std::size_t>(first * n);
+    T* w = values.data() + first * n;
     std::size_t on_device = 0, on_host = 0;
     check(cusolverDnXsyevBatched_bufferSize(device.solver(), device.params(), CUSOLVER_EIG_MODE_NOVECTOR,
                                             CUBLAS_FILL_MODE_LOWER, n, type, a, n, value_type, w, type, &on_device,
@@ -95,6 +110,10 @@ std::vector<int> syev_batched(Device& device, cudaDataType type, cudaDataType va
     device.download(work.info(), infos.data() + first, count);
   }
   for (const int info : infos) SolverWork::check_arguments(info, "XsyevBatched");
+  device.download(values.data(), host_values, n * batch);
+  for (index_t k = 0; k < batch; ++k) {
+    if (!all_finite(host_values + k * n, n)) infos[static_cast<std::size_t>(k)] = kNotFinite;
+  }
   return infos;
 }
 
@@ -108,9 +127,7 @@ template <class T>
 void Eigenvalues<T>::eigen_symmetric(Mat<T> A, T* host_values, bool vectors) {
   if (A.empty()) return;
   const Call call(this->device());
-  const Scratch<T> values(this->device(), A.cols);
-  eigen<T>(*this, this->device(), A, values.data(), vectors);
-  this->device().download(values.data(), host_values, A.cols);
+  eigen<T>(*this, this->device(), A, host_values, vectors);
 }
 
 // A V = V diag(values), the `count` largest
@@ -121,15 +138,14 @@ void Eigenvalues<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_va
   Device& device = this->device();
   constexpr cudaDataType type = Blas<T>::type;
   const index_t n = A.cols;
-  const Scratch<T> values(device, n);
   std::vector<T> ascending(static_cast<std::size_t>(n));
   const auto take = [&](Mat<const T> vectors, index_t have) {  // the last `count` of them, the largest first
-    device.download(values.data(), ascending.data(), have);
     for (index_t j = 0; j < count; ++j) host_values[j] = ascending[static_cast<std::size_t>(have - 1 - j)];
     check(kernels::reverse_columns(this->stream(), vectors.columns(have - count, count), V), "eigen_symmetric_largest");
   };
   if (count <= n / kRangeShare) {
     const Kept<T> kept(*this, device, A);
+    const Scratch<T> values(device, n);
     std::size_t on_device = 0, on_host = 0;
     T none = 0;
     std::int64_t found = 0;
@@ -143,10 +159,13 @@ void Eigenvalues<T>::eigen_symmetric_largest(Mat<T> A, index_t count, T* host_va
                             values.data(), type, work.on_device(), on_device, work.on_host(), on_host, work.info()),
           "Xsyevdx", n, n);
     const int info = work.result("Xsyevdx");
-    if (info == 0 && found == count) return take(A, count);
+    if (info == 0 && found == count) {
+      device.download(values.data(), ascending.data(), count);
+      if (all_finite(ascending.data(), count)) return take(A, count);
+    }
     if (!kept.restore()) throw_not_converged("cuSOLVER's Xsyevdx (and no memory for a second attempt)", n, info);
   }
-  eigen<T>(*this, device, A, values.data(), true);
+  eigen<T>(*this, device, A, ascending.data(), true);
   take(A, n);
 }
 
@@ -163,16 +182,14 @@ void Eigenvalues<T>::eigenvalues_batched(Mat<T> A, index_t stride, index_t batch
     return;
   }
   // the solver works on a packed copy, so that what does not converge can be tried again
-  const Scratch<T> packed(device, n * n * batch), values(device, n * batch);
+  const Scratch<T> packed(device, n * n * batch);
   if (stride == A.ld * n) {
     this->copy(Mat<const T>(A.data, n, n * batch, A.ld), Mat<T>(packed.data(), n, n * batch));
   } else {
     for (index_t k = 0; k < batch; ++k) this->copy(matrix(k), Mat<T>(packed.data() + k * n * n, n, n));
   }
   const std::vector<int> infos =
-      syev_batched(device, Blas<T>::type, Blas<T>::type, sizeof(T), sizeof(T), n,
-                   reinterpret_cast<char*>(packed.data()), reinterpret_cast<char*>(values.data()), batch);
-  device.download(values.data(), host_values, n * batch);
+      syev_batched(device, Blas<T>::type, sizeof(T), n, reinterpret_cast<char*>(packed.data()), batch, host_values);
   for (index_t k = 0; k < batch; ++k) {
     if (infos[static_cast<std::size_t>(k)] != 0) eigen_symmetric(matrix(k), host_values + k * n, false);
   }
@@ -194,21 +211,20 @@ void Eigenvalues<T>::eigenvalues_hermitian_batched(Mat<T> A, Mat<T> B, index_t s
   const auto single = [&](index_t k) {
     const Scratch<T> Z(device, 2 * n * n), values(device, n);
     gather(k, 1, Z.data());
-    if (const int info = syevd(device, type, value_type, false, n, Z.data(), n, values.data())) {
+    const int info = syevd(device, type, value_type, false, n, Z.data(), n, values.data());
+    device.download(values.data(), host_values + k * n, n);
+    if (info != 0 || !all_finite(host_values + k * n, n)) {
       throw_not_converged("cuSOLVER's Xsyevd (complex)", n, info);
     }
-    device.download(values.data(), host_values + k * n, n);
   };
   if (one_by_one(n, batch)) {
     for (index_t k = 0; k < batch; ++k) single(k);
     return;
   }
-  const Scratch<T> Z(device, 2 * n * n * batch), values(device, n * batch);
+  const Scratch<T> Z(device, 2 * n * n * batch);
   gather(0, batch, Z.data());
   const std::vector<int> infos =
-      syev_batched(device, type, value_type, 2 * sizeof(T), sizeof(T), n, reinterpret_cast<char*>(Z.data()),
-                   reinterpret_cast<char*>(values.data()), batch);
-  device.download(values.data(), host_values, n * batch);
+      syev_batched(device, type, 2 * sizeof(T), n, reinterpret_cast<char*>(Z.data()), batch, host_values);
   for (index_t k = 0; k < batch; ++k) {
     if (infos[static_cast<std::size_t>(k)] != 0) single(k);
   }

@@ -285,8 +285,12 @@ struct Interleave {
   BROCKETT_HD void operator()(index_t i, index_t column) const {  // column j of matrix k
     const index_t k = column / n, j = column - k * n;
     T* out = z + 2 * (i + column * n);
-    out[0] = i < j ? T(0) : a[i + j * lda + k * stride];
-    out[1] = i <= j ? T(0) : b[i + j * ldb + k * stride];
+    // both triangles, so that it does not matter which a solver reads: CUDA.jl (pull request 2577) met random failures of
+    // XsyevBatched with the lower one
+    const index_t row = i < j ? j : i, from = i < j ? i : j;
+    const T imaginary = i == j ? T(0) : b[row + from * ldb + k * stride];
+    out[0] = a[row + from * lda + k * stride];
+    out[1] = i < j ? -imaginary : imaginary;
   }
 };
 

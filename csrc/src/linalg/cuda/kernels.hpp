@@ -33,7 +33,7 @@ cudaError_t convert(cudaStream_t s, DType from, const void* X, index_t ldx, DTyp
 // B_:j <- A_:(cols-1-j)
 template <class T>
 cudaError_t reverse_columns(cudaStream_t s, Mat<const T> A, Mat<T> B);
-// Z_k <- A_k + i B_k, interleaved and packed, lower triangles; the diagonal of B counts as zero
+// Z_k <- A_k + i B_k, interleaved and packed, Hermitian by their lower triangles; the diagonal of B counts as zero
 template <class T>
 cudaError_t interleave(cudaStream_t s, Mat<const T> A, Mat<const T> B, index_t stride, index_t batch, T* Z);
 

@@ -1,6 +1,8 @@
 // What calls of cuSOLVER need around them: workspaces on both sides and the `info` they leave on the device.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <new>
 #include <string>
@@ -83,6 +85,12 @@ class Kept {
   Mat<T> A_;
   std::unique_ptr<Scratch<T>> copy_;
 };
+
+/// What solvers that failed leave, some of them with info = 0.
+template <class T>
+bool all_finite(const T* values, index_t count) {
+  return std::all_of(values, values + count, [](T value) { return std::isfinite(value); });
+}
 
 /// Sizes that a routine with 32-bit integers can take.
 inline int to_int(index_t value, const char* what) {

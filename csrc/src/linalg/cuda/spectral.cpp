@@ -1,6 +1,7 @@
-// Singular values and vectors. The polar decomposition (Xgesvdp) runs first. A nearly singular matrix has none: it then
-// solves for a matrix beside, by up to the shift that it tells, and what the vectors are worth is checked. Where they are not
-// good enough, or nothing converged, implicit QR (Xgesvd) is tried on a copy before an error is raised.
+// Singular values and vectors. A rectangular matrix is reduced to the triangle of its QR decomposition. Of a square one the
+// polar decomposition (Xgesvdp) runs first. A nearly singular matrix has none: it then solves for a matrix beside, by up to
+// the shift that it tells, and what the vectors are worth is checked. Where they are not good enough, or nothing converged,
+// implicit QR (Xgesvd) is tried on a copy before an error is raised.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -17,41 +18,50 @@ namespace {
 // Up to this order implicit QR costs next to nothing, and vanishing values come out as zeros.
 constexpr index_t kSmall = 256;
 
-// A = U diag(s) V^T, V (n x k) not transposed: info, and the shift.
+// A (n x n) = U diag(s) V^T, V not transposed: info, and the shift. U and V are needed also where their contents are not:
+// CUDA.jl's issue 2761 has INVALID_VALUE for null. For square matrices alone, because how many columns of them are written
+// for others is told in no document.
 template <class T>
-int gesvdp(Device& device, Mat<T> A, T* s, Mat<T> U, Mat<T> V, double& shift) {
+int gesvdp(Device& device, bool vectors, Mat<T> A, T* s, Mat<T> U, Mat<T> V, double& shift) {
   constexpr cudaDataType type = Blas<T>::type;
-  const cusolverEigMode_t job = U.data ? CUSOLVER_EIG_MODE_VECTOR : CUSOLVER_EIG_MODE_NOVECTOR;
+  const cusolverEigMode_t job = vectors ? CUSOLVER_EIG_MODE_VECTOR : CUSOLVER_EIG_MODE_NOVECTOR;
   const int economy = 1;
-  const index_t ldu = std::max(U.ld, A.rows), ldv = std::max(V.ld, A.cols);
+  const index_t n = A.cols;
   std::size_t on_device = 0, on_host = 0;
-  check(cusolverDnXgesvdp_bufferSize(device.solver(), device.params(), job, economy, A.rows, A.cols, type, A.data, A.ld,
-                                     type, s, type, U.data, ldu, type, V.data, ldv, type, &on_device, &on_host),
-        "Xgesvdp", A.rows, A.cols);
+  check(cusolverDnXgesvdp_bufferSize(device.solver(), device.params(), job, economy, n, n, type, A.data, A.ld, type, s,
+                                     type, U.data, U.ld, type, V.data, V.ld, type, &on_device, &on_host),
+        "Xgesvdp", n, n);
   const SolverWork work(device, on_device, on_host);
-  check(cusolverDnXgesvdp(device.solver(), device.params(), job, economy, A.rows, A.cols, type, A.data, A.ld, type, s,
-                          type, U.data, ldu, type, V.data, ldv, type, work.on_device(), on_device, work.on_host(),
-                          on_host, work.info(), &shift),
-        "Xgesvdp", A.rows, A.cols);
+  check(cusolverDnXgesvdp(device.solver(), device.params(), job, economy, n, n, type, A.data, A.ld, type, s, type,
+                          U.data, U.ld, type, V.data, V.ld, type, work.on_device(), on_device, work.on_host(), on_host,
+                          work.info(), &shift),
+        "Xgesvdp", n, n);
   return work.result("Xgesvdp");
 }
 
-// The same of a tall A (m >= n) with V^T: info.
+// The same with V^T: info. (The routine takes no matrix that is wider than tall.)
 template <class T>
 int gesvd(Device& device, Mat<T> A, T* s, Mat<T> U, Mat<T> Vt) {
   constexpr cudaDataType type = Blas<T>::type;
   const signed char job = U.data ? 'S' : 'N';
-  const index_t ldu = std::max(U.ld, A.rows), ldvt = std::max(Vt.ld, A.cols);
+  const index_t n = A.cols, ldu = std::max(U.ld, n), ldvt = std::max(Vt.ld, n);
   std::size_t on_device = 0, on_host = 0;
-  check(cusolverDnXgesvd_bufferSize(device.solver(), device.params(), job, job, A.rows, A.cols, type, A.data, A.ld,
-                                    type, s, type, U.data, ldu, type, Vt.data, ldvt, type, &on_device, &on_host),
-        "Xgesvd", A.rows, A.cols);
+  check(cusolverDnXgesvd_bufferSize(device.solver(), device.params(), job, job, n, n, type, A.data, A.ld, type, s, type,
+                                    U.data, ldu, type, Vt.data, ldvt, type, &on_device, &on_host),
+        "Xgesvd", n, n);
   const SolverWork work(device, on_device, on_host);
-  check(cusolverDnXgesvd(device.solver(), device.params(), job, job, A.rows, A.cols, type, A.data, A.ld, type, s, type,
-                         U.data, ldu, type, Vt.data, ldvt, type, work.on_device(), on_device, work.on_host(), on_host,
-                         work.info()),
-        "Xgesvd", A.rows, A.cols);
+  check(
+      cusolverDnXgesvd(device.solver(), device.params(), job, job, n, n, type, A.data, A.ld, type, s, type, U.data, ldu,
+                       type, Vt.data, ldvt, type, work.on_device(), on_device, work.on_host(), on_host, work.info()),
+      "Xgesvd", n, n);
   return work.result("Xgesvd");
+}
+
+// What rounding leaves of values of a matrix of order n whose largest is s_1.
+template <class T>
+double rounding(index_t n, double largest) {
+  return 4 * std::sqrt(static_cast<double>(n)) * static_cast<double>(std::numeric_limits<T>::epsilon()) *
+         std::abs(largest);
 }
 
 // The values that belong to vectors of a matrix beside A, s_i = u_i^T A v_i; are they, at rounding, the singular values?
@@ -70,9 +80,7 @@ bool settle(LinAlg<T>& la, Device& device, Mat<const T> A, T* host_s, Mat<T> U, 
   la.add(T(-1), S, R);
   la.column_dots(R, R, squares.data());
   const double residual = std::sqrt(*std::max_element(squares.begin(), squares.end()));
-  const double rounding = 4 * std::sqrt(static_cast<double>(std::max(A.rows, A.cols))) *
-                          static_cast<double>(std::numeric_limits<T>::epsilon()) * std::abs(values[0]);
-  if (!(residual <= rounding)) return false;
+  if (!(residual <= rounding<T>(A.cols, values[0]))) return false;
   std::vector<T> signs(s.size(), T(1));
   for (std::size_t i = 0; i < s.size(); ++i) {
     if (s[i] < T(0)) signs[i] = T(-1);
@@ -86,54 +94,74 @@ bool settle(LinAlg<T>& la, Device& device, Mat<const T> A, T* host_s, Mat<T> U, 
 
 }  // namespace
 
-// A = U diag(s) Vt
+// A = U diag(s) Vt of a square A
+template <class T>
+void Spectral<T>::svd_square(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) {
+  Device& device = this->device();
+  const index_t n = A.cols;
+  const bool vectors = !U.empty();
+  const Scratch<T> s(device, n);
+  const Kept<T> kept(*this, device, A);
+  double shift = 0;
+  int info = 0;
+  {
+    const Scratch<T> left(device, vectors ? 0 : n * n), right(device, n * n);
+    const Mat<T> V(right.data(), n, n);
+    info = gesvdp(device, vectors, A, s.data(), vectors ? U : Mat<T>(left.data(), n, n), V, shift);
+    device.download(s.data(), host_s, n);
+    const auto good_beside = [&] {
+      if (n <= kSmall) return false;
+      if (!vectors) return shift <= rounding<T>(n, static_cast<double>(host_s[0]));
+      return kept.there() && settle<T>(*this, device, kept.mat(), host_s, U, V);
+    };
+    if (info == 0 && all_finite(host_s, n) && (shift == 0 || good_beside())) {
+      if (vectors) this->transpose(V, Vt);
+      return;
+    }
+  }
+  const std::string size = " on a " + std::to_string(n) + " x " + std::to_string(n) + " matrix";
+  if (!kept.restore()) {
+    throw NotConverged("cuSOLVER's Xgesvdp did not converge" + size + " (and no memory for a second attempt): info " +
+                       std::to_string(info) + ", shift " + std::to_string(shift));
+  }
+  const int again = gesvd(device, A, s.data(), vectors ? U : Mat<T>(), vectors ? Vt : Mat<T>());
+  device.download(s.data(), host_s, n);
+  if (again != 0 || !all_finite(host_s, n)) {
+    throw NotConverged("cuSOLVER's Xgesvdp and then Xgesvd did not converge" + size + ": info " + std::to_string(info) +
+                       " and " + std::to_string(again));
+  }
+}
+
+// A = U diag(s) Vt; of a tall A = Q R by way of R, of a wide one by way of A^T = V diag(s) U^T
 template <class T>
 void Spectral<T>::svd_thin(Mat<T> A, T* host_s, Mat<T> U, Mat<T> Vt) {
   if (A.empty()) return;
   const Call call(this->device());
   Device& device = this->device();
-  const index_t m = A.rows, n = A.cols, k = std::min(m, n);
+  const index_t m = A.rows, n = A.cols;
   const bool vectors = !U.empty() || !Vt.empty();
-  const Scratch<T> s(device, k);
-  const Kept<T> kept(*this, device, A);
-  double shift = 0;
-  int info = 0;
-  {
-    const Scratch<T> turned(device, vectors ? n * k : 0);
-    const Mat<T> V(turned.data(), n, k);
-    info = gesvdp(device, A, s.data(), vectors ? U : Mat<T>(), vectors ? V : Mat<T>(), shift);
-    device.download(s.data(), host_s, k);
-    const bool good =
-        info == 0 &&
-        (shift == 0 || (vectors && k > kSmall && kept.there() && settle<T>(*this, device, kept.mat(), host_s, U, V)));
-    if (good) {
-      if (vectors) this->transpose(V, Vt);
-      return;
-    }
-  }
-  const std::string size = " on a " + std::to_string(m) + " x " + std::to_string(n) + " matrix";
-  if (!kept.restore()) {
-    throw NotConverged("cuSOLVER's Xgesvdp did not converge" + size + " (and no memory for a second attempt): info " +
-                       std::to_string(info) + ", shift " + std::to_string(shift));
-  }
-  int again = 0;
-  if (m >= n) {
-    again = gesvd(device, A, s.data(), vectors ? U : Mat<T>(), vectors ? Vt : Mat<T>());
-  } else {  // A^T = V diag(s) U^T
-    const Scratch<T> turned(device, m * n), right(device, vectors ? n * k : 0), left(device, vectors ? k * k : 0);
-    const Mat<T> At(turned.data(), n, m), V(right.data(), n, k), Ut(left.data(), k, k);
+  if (m == n) return svd_square(A, host_s, U, Vt);
+  if (m < n) {
+    const Scratch<T> turned(device, n * m), right(device, vectors ? n * m : 0), left(device, vectors ? m * m : 0);
+    const Mat<T> At(turned.data(), n, m);
     this->transpose(A, At);
-    again = gesvd(device, At, s.data(), vectors ? V : Mat<T>(), vectors ? Ut : Mat<T>());
-    if (vectors && again == 0) {
-      this->transpose(V, Vt);
-      this->transpose(Ut, U);
-    }
+    if (!vectors) return svd_thin(At, host_s, {}, {});
+    const Mat<T> V(right.data(), n, m), Ut(left.data(), m, m);
+    svd_thin(At, host_s, V, Ut);
+    this->transpose(V, Vt);
+    this->transpose(Ut, U);
+    return;
   }
-  if (again != 0) {
-    throw NotConverged("cuSOLVER's Xgesvdp and then Xgesvd did not converge" + size + ": info " + std::to_string(info) +
-                       " and " + std::to_string(again));
-  }
-  device.download(s.data(), host_s, k);
+  const Scratch<T> tau(device, n), triangle(device, n * n), small(device, vectors ? n * n : 0);
+  const Mat<T> R(triangle.data(), n, n);
+  this->geqrf(A, tau.data());
+  this->copy(A.block(0, 0, n, n), R);
+  check(kernels::zero_below_diagonal(this->stream(), R), "svd_thin");
+  if (!vectors) return svd_square(R, host_s, {}, {});
+  const Mat<T> inner(small.data(), n, n);
+  svd_square(R, host_s, inner, Vt);
+  this->orgqr(A, tau.data());
+  this->multiply(Op::none, Op::none, T(1), A, inner, T(0), U);
 }
 
 template class Spectral<float>;

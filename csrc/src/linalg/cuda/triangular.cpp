@@ -7,7 +7,6 @@
 
 namespace brockett::linalg::cuda {
 
-// R in the upper triangle of A, Householder vectors below it, their scalars in tau.
 template <class T>
 void Triangular<T>::geqrf(Mat<T> A, T* tau) {
   Device& device = this->device();
@@ -48,19 +47,23 @@ void Triangular<T>::qr_factor(Mat<T> A) {
 
 // Q = H_1 … H_n applied to the first n columns of the identity: orthonormal whatever the rank of A.
 template <class T>
+void Triangular<T>::orgqr(Mat<T> A, const T* tau) {
+  Device& device = this->device();
+  const int m = to_int(A.rows, "rows"), n = to_int(A.cols, "columns"), ld = to_int(A.ld, "leading dimension");
+  int size = 0;
+  check(Blas<T>::orgqr_size(device.solver(), m, n, n, A.data, ld, tau, &size), "orgqr", A.rows, A.cols);
+  const SolverWork work(device, sizeof(T) * static_cast<std::size_t>(size), 0);
+  check(Blas<T>::orgqr(device.solver(), m, n, n, A.data, ld, tau, static_cast<T*>(work.on_device()), size, work.info()),
+        "orgqr", A.rows, A.cols);
+}
+
+template <class T>
 void Triangular<T>::orthonormalize(Mat<T> A) {
   if (A.empty()) return;
   const Call call(this->device());
-  Device& device = this->device();
-  const int m = to_int(A.rows, "rows"), n = to_int(A.cols, "columns"), ld = to_int(A.ld, "leading dimension");
-  const Scratch<T> tau(device, A.cols);
+  const Scratch<T> tau(this->device(), A.cols);
   geqrf(A, tau.data());
-  int size = 0;
-  check(Blas<T>::orgqr_size(device.solver(), m, n, n, A.data, ld, tau.data(), &size), "orgqr", A.rows, A.cols);
-  const SolverWork work(device, sizeof(T) * static_cast<std::size_t>(size), 0);
-  check(Blas<T>::orgqr(device.solver(), m, n, n, A.data, ld, tau.data(), static_cast<T*>(work.on_device()), size,
-                       work.info()),
-        "orgqr", A.rows, A.cols);
+  orgqr(A, tau.data());
 }
 
 // A = L L^T
