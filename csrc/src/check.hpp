@@ -57,20 +57,21 @@ void check_view(const char* name, MatrixView<T> A) {
   }
 }
 
-/// No NaN, no Inf; the first one met in memory order is named by its (row, column).
+/// No NaN, no Inf; the first one met in memory order is named by its (row, column). Returns the largest magnitude.
 template <class T>
-void check_finite(linalg::Backend& backend, const char* name, MatrixView<T> A) {
+double check_finite(linalg::Backend& backend, const char* name, MatrixView<T> A) {
   const auto M = columns_of(A);
+  const double magnitude = backend.full().max_abs_of(dtype_of<T>(), M.data, M.rows, M.cols, M.ld);
+  if (std::isfinite(magnitude)) return magnitude;
   const index_t at = backend.full().first_nonfinite(dtype_of<T>(), M.data, M.rows, M.cols, M.ld);
-  if (at < 0) return;
   const index_t i = at % M.rows, j = at / M.rows;
   throw A.order == Order::column_major ? NonFinite(name, i, j) : NonFinite(name, j, i);
 }
 
 template <class T>
-void check_matrix(linalg::Backend& backend, const char* name, MatrixView<T> A) {
+double check_matrix(linalg::Backend& backend, const char* name, MatrixView<T> A) {
   check_view(name, A);
-  check_finite(backend, name, A);
+  return check_finite(backend, name, A);
 }
 
 inline void check_square(const char* name, index_t rows, index_t cols, index_t n) {
@@ -83,7 +84,7 @@ inline void check_square(const char* name, index_t rows, index_t cols, index_t n
 template <class T>
 void check_weights_finite(const Context& context, MatrixView<const T> weights) {
   const auto M = columns_of(weights);
-  if (context.backend().full().first_nonfinite(dtype_of<T>(), M.data, M.rows, M.cols, M.ld) >= 0) {
+  if (!std::isfinite(context.backend().full().max_abs_of(dtype_of<T>(), M.data, M.rows, M.cols, M.ld))) {
     throw InvalidArgument("W", "P W overflows its own type; rescale the weights");
   }
 }

@@ -285,9 +285,8 @@ template <class T>
 Array<double> channel_gram(const Context& context, MatrixView<const T> W) {
   auto& backend = context.backend();
   auto& la = backend.full();
-  check_matrix(backend, "K", W);
+  check_magnitude("K", check_matrix(backend, "K", W));
   const auto M = columns_of(W);
-  check_magnitude("K", linalg::of<T>(backend).max_abs(M));
   const auto threads = backend.thread_scope(W.rows);
   const Buffer<double> wide = to_double<T>(backend, M);
   auto out = make_array<double>(context, W.rows, W.rows);

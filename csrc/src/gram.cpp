@@ -36,7 +36,7 @@ Buffer<double> second_moment(const Context& context, const char* name, Mat<const
 
 void check_product_finite(const Context& context, const char* name, Mat<const double> C) {
   auto& la = context.backend().full();
-  if (la.first_nonfinite(DType::float64, C.data, C.rows, C.cols, C.ld) >= 0) {
+  if (!std::isfinite(la.max_abs_of(DType::float64, C.data, C.rows, C.cols, C.ld))) {
     throw InvalidArgument(name, "the second moments of the pre-activations overflow float64; rescale the data");
   }
 }

@@ -175,7 +175,8 @@ LeadingEigen leading_eigen(const Context& context, Mat<const double> C, index_t 
   if (method == LeadingMethod::krylov || (method == LeadingMethod::automatic && krylov.seconds < direct)) {
     // a spectrum harder than the model's is given up where the decomposition would have been done
     const double limit = method == LeadingMethod::krylov ? 10 * n + 64 : 2 * direct / krylov.seconds * krylov.columns;
-    const Scaled<double> safe = scaled<double>(context.backend(), C);  // residuals are squared
+    const Scaled<double> safe =
+        scaled<double>(context.backend(), C, context.backend().full().max_abs(C));  // residuals are squared
     if (auto out = by_krylov(context, safe.M, count, limit)) {
       for (auto& v : out->values) v /= safe.scale;
       out->smallest /= safe.scale;

@@ -90,7 +90,7 @@ class OperatorMap final : public LinearMap<T> {
     } else {
       A_.apply_transposed(context_, x, y);
     }
-    if (context_.backend().full().first_nonfinite(dtype_of<T>(), Y.data, Y.rows, Y.cols, Y.ld) >= 0) {
+    if (!std::isfinite(context_.backend().full().max_abs_of(dtype_of<T>(), Y.data, Y.rows, Y.cols, Y.ld))) {
       throw InvalidArgument("A", op == linalg::Op::none ? "the operator's product holds NaN or Inf"
                                                         : "the transposed operator's product holds NaN or Inf");
     }

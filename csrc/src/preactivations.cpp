@@ -26,8 +26,7 @@ std::vector<double> check_bias(const double* bias, index_t n) {
 template <class T>
 Buffer<double> layer(const Context& context, MatrixView<const T> W) {
   auto& backend = context.backend();
-  check_matrix(backend, "W", W);
-  check_magnitude("W", linalg::of<T>(backend).max_abs(columns_of(W)));
+  check_magnitude("W", check_matrix(backend, "W", W));
   return to_double<T>(backend, columns_of(W));
 }
 

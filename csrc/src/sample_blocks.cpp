@@ -71,7 +71,7 @@ std::vector<SampleRun> sample_runs(index_t n_samples, const std::vector<double>&
 
 namespace {
 
-// Each run is read with two calls; of more than this they are gathered first, for a GPU waits for every one.
+// Each run is read with a call of its own; of more than this they are gathered first, for a GPU waits for every one.
 constexpr std::size_t kManyRuns = 16;
 constexpr index_t kGatherElements = index_t{1} << 20;
 
@@ -87,13 +87,14 @@ double check_gathered(linalg::Backend& backend, const char* name, const SampleVi
   index_t filled = 0;
   const auto flush = [&] {
     const auto part = buffer.mat().columns(0, filled);
-    index_t at = la.first_nonfinite(dtype_of<T>(), part.data, n, filled, n);
-    if (at >= 0) {
+    const double largest = la.max_abs_of(dtype_of<T>(), part.data, n, filled, n);
+    if (!std::isfinite(largest)) {
+      index_t at = la.first_nonfinite(dtype_of<T>(), part.data, n, filled, n);
       std::size_t k = 0;
       for (; at / n >= held[k].count; ++k) at -= held[k].count * n;
       throw NonFinite(name, held[k].first + at / n, at % n);
     }
-    magnitude = std::max(magnitude, la.max_abs(part));
+    magnitude = std::max(magnitude, largest);
     held.clear();
     filled = 0;
   };
@@ -124,9 +125,12 @@ double check_sample_values(linalg::Backend& backend, const char* name, const Sam
   double magnitude = 0;
   for (const SampleRun& run : runs) {
     const void* data = sample_at(x, run.first);
-    const index_t at = backend.full().first_nonfinite(x.dtype, data, n, run.count, x.ld);
-    if (at >= 0) throw NonFinite(name, run.first + at / n, at % n);
-    magnitude = std::max(magnitude, backend.full().max_abs_of(x.dtype, data, n, run.count, x.ld));
+    const double largest = backend.full().max_abs_of(x.dtype, data, n, run.count, x.ld);
+    if (!std::isfinite(largest)) {
+      const index_t at = backend.full().first_nonfinite(x.dtype, data, n, run.count, x.ld);
+      throw NonFinite(name, run.first + at / n, at % n);
+    }
+    magnitude = std::max(magnitude, largest);
   }
   return magnitude;
 }

@@ -42,9 +42,9 @@ struct Scaled {
   linalg::Buffer<T> copy;
 };
 template <class T>
-Scaled<T> scaled(linalg::Backend& backend, linalg::Mat<const T> M) {
+Scaled<T> scaled(linalg::Backend& backend, linalg::Mat<const T> M, double max_abs) {
   auto& la = linalg::of<T>(backend);
-  Scaled<T> out{M, safe_scale<T>(la.max_abs(M), std::is_same_v<T, float> ? 1e12 : 1e100), {}};
+  Scaled<T> out{M, safe_scale<T>(max_abs, std::is_same_v<T, float> ? 1e12 : 1e100), {}};
   if (out.scale != 1) {
     out.copy = linalg::Buffer<T>(la, M.rows, M.cols);
     la.copy(M, out.copy);

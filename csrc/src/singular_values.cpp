@@ -75,6 +75,67 @@ SingularValues by_qr(const Context& context, Mat<const T> M) {
   return out;
 }
 
+/// Packed matrices one after the other, which can be read as one.
+template <class T>
+bool is_stack(const MatrixView<const T>* A, index_t count) {
+  const Mat<const T> first = columns_of(A[0]);
+  for (index_t i = 0; i < count; ++i) {
+    const Mat<const T> M = columns_of(A[i]);
+    const bool next = M.data == first.data + i * first.rows * first.cols;
+    if (!next || M.rows != first.rows || M.cols != first.cols || M.ld != M.rows) return false;
+  }
+  return true;
+}
+
+/// No NaN, no Inf; the largest magnitude of each. A stack is looked at as a whole, for a GPU waits for every answer.
+template <class T>
+std::vector<double> check_group(linalg::Backend& backend, const MatrixView<const T>* A, index_t count, bool stack) {
+  std::vector<double> magnitudes;
+  if (stack && count > 1) {
+    const Mat<const T> first = columns_of(A[0]), all(first.data, first.rows * first.cols, count);
+    auto& la = linalg::of<T>(backend);
+    if (std::isfinite(la.max_abs_of(dtype_of<T>(), all.data, all.rows, all.cols, all.ld))) {
+      std::vector<index_t> rows(static_cast<std::size_t>(count));
+      std::vector<T> values(rows.size());
+      la.column_argmax(all, rows.data(), values.data());
+      for (const T v : values) magnitudes.push_back(std::abs(static_cast<double>(v)));
+      return magnitudes;
+    }
+  }
+  for (index_t i = 0; i < count; ++i) magnitudes.push_back(check_matrix(backend, "A", A[i]));
+  return magnitudes;
+}
+
+/// Lower triangles of the Gram matrices of the shorter sides, side by side in G. A stack on a device is converted many
+/// matrices at a time.
+template <class T>
+void gram_group(const Context& context, const std::vector<Scaled<T>>& A, bool stack, Mat<double> G) {
+  auto& backend = context.backend();
+  const auto count = static_cast<index_t>(A.size());
+  const index_t rows = A[0].M.rows, cols = A[0].M.cols, k = std::min(rows, cols);
+  const auto shorter = [](const auto& M) { return M.rows >= M.cols ? Op::transpose : Op::none; };
+  for (const Scaled<T>& one : A) stack = stack && one.scale == 1;
+  const index_t together = std::min(count, backend.block_elements() / (rows * cols));
+  if (!stack || together <= 1 || backend.batch_size(1) == 1 || std::is_same_v<T, double>) {
+    for (index_t i = 0; i < count; ++i) {
+      const Mat<const T> M = A[static_cast<std::size_t>(i)].M;
+      gram_into(context, M, shorter(M), G.columns(i * k, k));
+    }
+    return;
+  }
+  auto& la = backend.full();
+  const Op op = shorter(A[0].M);
+  const Buffer<double> wide(la, rows, cols * together);
+  for (index_t first = 0; first < count; first += together) {
+    const index_t some = std::min(together, count - first);
+    la.convert_from(dtype_of<T>(), A[static_cast<std::size_t>(first)].M.data, rows, wide.mat().columns(0, cols * some));
+    for (index_t i = 0; i < some; ++i) {
+      la.accumulate_outer(op, 1.0, wide.mat().columns(i * cols, cols), 0.0, G.columns((first + i) * k, k));
+    }
+    context.check_interrupt();
+  }
+}
+
 /// One group of matrices of the same shape: their Gram matrices side by side, decomposed in one call.
 template <class T>
 void solve_group(const Context& context, const MatrixView<const T>* A, index_t count, Method method,
@@ -82,18 +143,16 @@ void solve_group(const Context& context, const MatrixView<const T>* A, index_t c
   auto& backend = context.backend();
   const index_t k = std::min(A[0].rows, A[0].cols), longest = std::max(A[0].rows, A[0].cols);
   const auto threads = backend.thread_scope(k);
+  const bool stack = is_stack(A, count);
+  const std::vector<double> magnitudes = check_group(backend, A, count, stack);
   std::vector<Scaled<T>> safe;
   for (index_t i = 0; i < count; ++i) {
-    check_matrix(backend, "A", A[i]);
-    safe.push_back(scaled<T>(backend, columns_of(A[i])));
+    safe.push_back(scaled<T>(backend, columns_of(A[i]), magnitudes[static_cast<std::size_t>(i)]));
   }
   const bool gram = tries_gram<T>(method, A[0].rows, A[0].cols);
   if (gram) {
     Buffer<double> G(backend.full(), k, k * count);
-    for (index_t i = 0; i < count; ++i) {
-      const Mat<const T> M = safe[static_cast<std::size_t>(i)].M;
-      gram_into(context, M, M.rows >= M.cols ? Op::transpose : Op::none, G.mat().columns(i * k, k));
-    }
+    gram_group(context, safe, stack, G.mat());
     std::vector<double> w(static_cast<std::size_t>(k * count));
     context.check_interrupt();
     backend.full().eigenvalues_batched(G.mat().columns(0, k), k * k, count, w.data());

@@ -345,10 +345,10 @@ Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& param
   auto& backend = context.backend();
   auto& la = linalg::of<T>(backend);
   check_params<T>(params, false);
-  check_matrix(backend, "A", A);
+  const double magnitude = check_matrix(backend, "A", A);
   const Mat<const T> M = columns_of(A);
   const auto threads = backend.thread_scope(std::min(M.rows, M.cols));
-  const Scaled<T> safe = scaled<T>(backend, M);
+  const Scaled<T> safe = scaled<T>(backend, M, magnitude);
 
   Svd<T> out;
   Triplets<T> t = solve<T>(context, safe.M, op_of(A), params, out.residual);
@@ -431,7 +431,7 @@ template <class T>
 WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, MatrixView<const double> R, index_t rank) {
   auto& backend = context.backend();
   auto& la = backend.full();
-  check_matrix(backend, "W", W);
+  const double magnitude = check_matrix(backend, "W", W);
   check_square("R", R.rows, R.cols, W.cols);
   const index_t n = W.rows, k = std::min(n, W.cols);
   if (rank < 0 || rank > k) {
@@ -440,7 +440,7 @@ WhitenedSvd<T> whitened_svd(const Context& context, MatrixView<const T> W, Matri
   const index_t r = rank > 0 ? rank : k;
   const auto threads = backend.thread_scope(std::max(n, W.cols));
   const Buffer<double> S = symmetric_copy(backend, "R", R);
-  check_magnitude("W", linalg::of<T>(backend).max_abs(columns_of(W)));
+  check_magnitude("W", magnitude);
   const Buffer<double> Wd = to_double<T>(backend, columns_of(W));
 
   // W R W^T = U diag(s^2) U^T. A tall W = Q F, Q^T Q = I, has U = Q Z with F R F^T = Z diag(s^2) Z^T of the small side:

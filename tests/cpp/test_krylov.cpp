@@ -397,6 +397,56 @@ TYPED_TEST(KrylovTest, values_of_a_batch_are_those_of_its_matrices) {
   EXPECT_EQ(refused_argument([&] { singular_values_batch<T>(this->context, views); }), "A");
 }
 
+// A stack in one piece of memory is looked at and converted as one: with magnitudes that must be scaled and such that need
+// not be, square matrices of both orders, and NaN in one of them, which is named.
+TYPED_TEST(KrylovTest, values_of_a_stack_are_those_of_its_matrices) {
+  using T = typename TypeParam::T;
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{9, 4}, {4, 9}, {6, 6}}) {
+    constexpr index_t count = 7;
+    HostMatrix<T> all(rows, cols * count);
+    for (const bool extreme : {false, true}) {
+      for (index_t i = 0; i < count; ++i) {
+        const HostMatrix<T> one = HostMatrix<T>::random(rows, cols, static_cast<unsigned>(30 + i));
+        const T scale = !extreme ? T(1) : i % 3 == 0 ? T(1e-30) : i % 3 == 1 ? T(1) : T(1e30);
+        for (index_t j = 0; j < cols; ++j) {
+          for (index_t k = 0; k < rows; ++k) all(k, i * cols + j) = scale * one(k, j);
+        }
+      }
+      const DeviceMatrix<T> stack(*this->backend, all);
+      std::vector<MatrixView<const T>> views;
+      for (index_t i = 0; i < count; ++i) {
+        const Order order = rows == cols && i % 2 == 1 ? Order::row_major : Order::column_major;
+        views.emplace_back(stack.mat().data + i * rows * cols, rows, cols, order == Order::row_major ? cols : rows,
+                           order);
+      }
+      for (const auto method : {SingularValuesParams::Method::automatic, SingularValuesParams::Method::gram}) {
+        const auto many = singular_values_batch<T>(this->context, views, {method});
+        for (std::size_t i = 0; i < views.size(); ++i) {
+          const auto one = singular_values<T>(this->context, views[i], {method});
+          EXPECT_EQ(many[i].method, one.method);
+          ASSERT_EQ(many[i].values.size(), one.values.size());
+          for (std::size_t j = 0; j < one.values.size(); ++j) {
+            EXPECT_NEAR(many[i].values[j], one.values[j], 1e-12 * one.values[0]);
+          }
+        }
+      }
+      all(2, 5 * cols + 3) = std::numeric_limits<T>::quiet_NaN();
+      const DeviceMatrix<T> broken(*this->backend, all);
+      for (std::size_t i = 0; i < views.size(); ++i) {
+        views[i].data = broken.mat().data + static_cast<index_t>(i) * rows * cols;
+      }
+      try {
+        singular_values_batch<T>(this->context, views);
+        ADD_FAILURE() << "NaN passed";
+      } catch (const NonFinite& e) {
+        const bool turned = rows == cols;  // matrix 5 is row-major there
+        EXPECT_EQ(e.row(), turned ? 3 : 2);
+        EXPECT_EQ(e.column(), turned ? 2 : 3);
+      }
+    }
+  }
+}
+
 // --- the largest eigenvalues of second moments ------------------------------------------------------------------------------
 
 TYPED_TEST(KrylovTest, leading_eigenvectors_by_either_method) {

@@ -181,6 +181,49 @@ TYPED_TEST(LinAlgTest, finds_the_largest_magnitude_of_any_type) {
   EXPECT_EQ(this->la.max_abs_of(DType::bfloat16, halves.get(), 3, 1, 3), 2048);
 }
 
+// Packed and with gaps, at sizes that whole vectors of 16 bytes make up and others, from addresses of all kinds: wherever a
+// NaN or an Inf is, it is not missed, and beside it nothing is.
+TYPED_TEST(LinAlgTest, the_largest_magnitude_is_not_finite_where_an_element_is_not) {
+  struct Type {
+    DType dtype;
+    std::size_t size;
+    std::uint64_t one, infinity, nan;
+  };
+  const Type types[] = {{DType::float16, 2, 0x3C00, 0xFC00, 0x7C01},
+                        {DType::bfloat16, 2, 0x3F80, 0xFF80, 0x7F81},
+                        {DType::float32, 4, 0x3F800000, 0xFF800000, 0x7F800001},
+                        {DType::float64, 8, 0x3FF0000000000000, 0xFFF0000000000000, 0x7FF0000000000001}};
+  for (const Type& type : types) {
+    for (const index_t rows : {1, 7, 16}) {
+      for (const index_t ld : {rows, rows + 1, rows + 8}) {
+        for (const index_t first : {0, 1}) {
+          constexpr index_t cols = 5;
+          std::vector<unsigned char> bytes(type.size * static_cast<std::size_t>(first + ld * cols), 0xFF);
+          const auto put = [&](index_t i, index_t j, std::uint64_t bits) {
+            std::memcpy(&bytes[type.size * static_cast<std::size_t>(first + i + j * ld)], &bits, type.size);
+          };
+          for (index_t j = 0; j < cols; ++j) {
+            for (index_t i = 0; i < rows; ++i) put(i, j, type.one);
+          }
+          const auto found = [&] {
+            const auto data = bytes_to_device(this->backend, bytes.data(), bytes.size());
+            const char* p = static_cast<const char*>(data.get()) + type.size * static_cast<std::size_t>(first);
+            return this->la.max_abs_of(type.dtype, p, rows, cols, ld);
+          };
+          EXPECT_EQ(found(), 1);
+          for (const std::uint64_t bits : {type.infinity, type.nan}) {
+            for (const index_t at : {index_t{0}, rows * 2, rows * cols - 1}) {
+              put(at % rows, at / rows, bits);
+              EXPECT_FALSE(std::isfinite(found())) << rows << " " << ld << " " << first << " " << at;
+              put(at % rows, at / rows, type.one);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // All 65,536 numbers of both half types, against the definition: (-1)^s 2^(e - bias) (1 + m / 2^p), subnormal 2^(1 -
 // bias) m / 2^p.
 TYPED_TEST(LinAlgTest, widens_every_half_number_exactly) {

@@ -63,7 +63,8 @@ class LinAlg {
   virtual void add_from(DType type, const void* source, index_t source_ld, Mat<T> Y) = 0;
   // linear index i + j rows of the first NaN or Inf in memory order, or -1
   virtual index_t first_nonfinite(DType type, const void* A, index_t rows, index_t cols, index_t ld) = 0;
-  virtual double max_abs_of(DType type, const void* A, index_t rows, index_t cols, index_t ld) = 0;  // as max_abs
+  // as max_abs; Inf or NaN where an element is: both questions in one pass
+  virtual double max_abs_of(DType type, const void* A, index_t rows, index_t cols, index_t ld) = 0;
 
   // --- elementwise --------------------------------------------------------------------------------------------------
   virtual void fill(Mat<T> A, T value) = 0;  // A_ij <- value

@@ -1,6 +1,8 @@
 #include "linalg/cuda/kernels.hpp"
 
+#include <bit>
 #include <cmath>
+#include <type_traits>
 
 #include "linalg/half.hpp"
 #include "philox.hpp"
@@ -94,10 +96,10 @@ __global__ void matrix_kernel(index_t rows, index_t cols, F f, V* out) {
   if (threadIdx.x == 0 && threadIdx.y == 0) out[blockIdx.x] = value;
 }
 template <class F, class V>
-cudaError_t join_matrix(cudaStream_t s, index_t rows, index_t cols, F f, V* out) {
+cudaError_t join_matrix(cudaStream_t s, index_t parts, index_t rows, index_t cols, F f, V* out) {
   const int x = threads_along(rows), y = kThreads / x;
   const dim3 block(static_cast<unsigned>(x), static_cast<unsigned>(y));
-  matrix_kernel<<<static_cast<unsigned>(partials(rows * cols)), block, 0, s>>>(rows, cols, f, out);
+  matrix_kernel<<<static_cast<unsigned>(parts), block, 0, s>>>(rows, cols, f, out);
   return cudaGetLastError();
 }
 
@@ -151,9 +153,8 @@ V join_part(const F& f, V value, index_t n, index_t parts, index_t p, G&& of) {
   return f.join(f.nothing(), f.join(value, f.nothing()));
 }
 template <class F, class V>
-cudaError_t join_matrix(cudaStream_t s, index_t rows, index_t cols, F f, V* out) {
+cudaError_t join_matrix(cudaStream_t s, index_t parts, index_t rows, index_t cols, F f, V* out) {
   shim::submit(s, [=] {
-    const index_t parts = partials(rows * cols);
     shim::in_some_order(parts, [&](index_t p) {
       out[p] = join_part(f, V(f.nothing()), cols, parts, p, [&](index_t j) {
         return join_part(f, V(f.nothing()), rows, 1, 0, [&](index_t i) { return V(f(i, j)); });
@@ -438,14 +439,29 @@ struct Folded {
   BROCKETT_HD const V& operator()(index_t i, index_t j) const { return a[i + j * ld]; }
 };
 
-template <class E>
+// What one load of a thread can bring: 16 bytes, of a type however narrow.
+template <class Bits, int count>
+struct alignas(count * sizeof(Bits)) Chunk {
+  Bits at[count];
+};
+// Magnitudes are ordered as their bits are, infinity and what lies above it at the end.
+template <class E, int count>
 struct LargestMagnitude {
-  Folded<typename E::Stored> a;
+  using Bits = typename E::Bits;
+  Folded<Chunk<Bits, count>> a;
   BROCKETT_HD static double nothing() { return 0; }
   BROCKETT_HD static double join(double x, double y) { return y > x ? y : x; }
   BROCKETT_HD double operator()(index_t i, index_t j) const {
-    return a.has(i, j) ? std::fabs(static_cast<double>(E::load(a(i, j)))) : 0.0;
+    if (!a.has(i, j)) return 0;
+    const Chunk<Bits, count> chunk = a(i, j);
+    Bits largest = 0;
+    for (int k = 0; k < count; ++k) {
+      const Bits bits = static_cast<Bits>(chunk.at[k] & E::magnitude);
+      largest = bits > largest ? bits : largest;
+    }
+    return static_cast<double>(E::load(std::bit_cast<typename E::Stored>(at_most_infinity(largest))));
   }
+  BROCKETT_HD static Bits at_most_infinity(Bits bits) { return bits > E::infinity ? E::infinity : bits; }
 };
 
 struct Sum {
@@ -622,28 +638,39 @@ cudaError_t modes(cudaStream_t s, Modes modes, bool transposed, index_t first, M
 // --- reductions ---------------------------------------------------------------------------------------------------------
 
 cudaError_t max_abs(cudaStream_t s, DType type, const void* A, index_t rows, index_t cols, index_t ld, double* out) {
+  const index_t parts = partials(rows * cols);
+  if (ld == rows || cols == 1) {
+    ld = rows = rows * cols;
+    cols = 1;
+  }
   return with_element(type, [&]<class E>(E) {
-    const Folded<typename E::Stored> a(static_cast<const typename E::Stored*>(A), rows, cols, ld);
-    return join_matrix(s, a.rows, a.cols, LargestMagnitude<E>{a}, out);
+    using Bits = typename E::Bits;
+    const auto by = [&]<int count>(std::integral_constant<int, count>) {
+      const Folded<Chunk<Bits, count>> a(static_cast<const Chunk<Bits, count>*>(A), rows / count, cols, ld / count);
+      return join_matrix(s, parts, a.rows, a.cols, LargestMagnitude<E, count>{a}, out);
+    };
+    constexpr int most = 16 / sizeof(Bits);
+    const bool whole = reinterpret_cast<std::uintptr_t>(A) % 16 == 0 && rows % most == 0 && ld % most == 0;
+    return whole ? by(std::integral_constant<int, most>{}) : by(std::integral_constant<int, 1>{});
   });
 }
 
 template <class T>
 cudaError_t sum_of_squares(cudaStream_t s, Mat<const T> A, double first, double second, double* out) {
   const Folded<T> a(A.data, A.rows, A.cols, A.ld);
-  return join_matrix(s, a.rows, a.cols, SquareSum<T>(a, first, second), out);
+  return join_matrix(s, partials(A.rows * A.cols), a.rows, a.cols, SquareSum<T>(a, first, second), out);
 }
 
 template <class T>
 cudaError_t dot(cudaStream_t s, Mat<const T> A, Mat<const T> B, double* out) {
-  return join_matrix(s, A.rows, A.cols, Products<T>(A, B), out);
+  return join_matrix(s, partials(A.rows * A.cols), A.rows, A.cols, Products<T>(A, B), out);
 }
 
 cudaError_t first_nonfinite(cudaStream_t s, DType type, const void* A, index_t rows, index_t cols, index_t ld,
                             index_t* out) {
   return with_element(type, [&]<class E>(E) {
     const Folded<typename E::Bits> a(static_cast<const typename E::Bits*>(A), rows, cols, ld);
-    return join_matrix(s, a.rows, a.cols, FirstNonfinite<E>{a.a, a.rows, a.ld, a.size}, out);
+    return join_matrix(s, partials(rows * cols), a.rows, a.cols, FirstNonfinite<E>{a.a, a.rows, a.ld, a.size}, out);
   });
 }
 

@@ -68,7 +68,7 @@ cudaError_t modes(cudaStream_t s, Modes modes, bool transposed, index_t first, M
 index_t partials(index_t size);
 index_t partials_of_column(index_t rows, index_t cols);
 
-// max |A_ij|
+// max |A_ij|, Inf where one of them is Inf or NaN
 cudaError_t max_abs(cudaStream_t s, DType type, const void* A, index_t rows, index_t cols, index_t ld, double* out);
 // sum (A_ij first second)^2
 template <class T>
