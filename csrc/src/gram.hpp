@@ -10,27 +10,32 @@ namespace brockett {
 
 enum class BlockBy { rows, columns };
 
-/// Calls f(first, block) for float64 copies of consecutive blocks of rows or columns of M (p x q), of as many elements as
-/// the backend likes.
+/// Calls f(first, block) for consecutive blocks of rows or columns of M (p x q) in float64, of as many elements as the
+/// backend likes: copies, where M is of another type.
 template <class T, class F>
 void for_each_double_block(const Context& context, linalg::Mat<const T> M, BlockBy by, F&& f) {
   auto& la = context.backend().full();
   const bool rows = by == BlockBy::rows;
   const index_t total = rows ? M.rows : M.cols, other = rows ? M.cols : M.rows;
   const index_t step = std::min(total, std::max<index_t>(256, context.backend().block_elements() / other));
-  linalg::Buffer<double> buffer(la, rows ? step : other, rows ? other : step);
+  constexpr bool copies = !std::is_same_v<T, double>;
+  const linalg::Buffer<double> buffer(la, !copies ? 0 : rows ? step : other, rows ? other : step);
   for (index_t first = 0; first < total; first += step) {
     const index_t count = std::min(step, total - first);
     const auto part = rows ? M.block(first, 0, count, other) : M.columns(first, count);
-    const auto block = buffer.mat().block(0, 0, part.rows, part.cols);
-    la.convert_from(dtype_of<T>(), part.data, part.ld, block);
-    f(first, linalg::Mat<const double>(block));
+    if constexpr (copies) {
+      const auto block = buffer.mat().block(0, 0, part.rows, part.cols);
+      la.convert_from(dtype_of<T>(), part.data, part.ld, block);
+      f(first, linalg::Mat<const double>(block));
+    } else {
+      f(first, part);
+    }
     context.check_interrupt();
   }
 }
 
 /// Lower triangle of G <- M M^T (op none) or M^T M (op transpose) in float64; its strict upper triangle is left alone.
-/// M is converted block by block: beside M and G there are 32 MB.
+/// M is converted block by block: beside M and G there are 32 MB on the host, none where it is float64.
 template <class T>
 void gram_into(const Context& context, linalg::Mat<const T> M, linalg::Op op, linalg::Mat<double> G) {
   auto& la = context.backend().full();
