@@ -14,8 +14,10 @@ namespace {
 // locking more pages would show at start-up.
 constexpr std::size_t kStagingBytes = std::size_t{4} << 20;
 
-// Freed memory up to this much is kept in the pool for the next workspace, which is of the same size as a rule.
-constexpr unsigned long long kPoolKeeps = 1ULL << 30;
+// The pool holds on to this much, or this share of the device's memory, for the next workspace, which is of the same size as
+// a rule: beyond it every wait would give back what is free, and the next allocation map it anew.
+constexpr std::size_t kPoolKeeps = std::size_t{1} << 30;
+constexpr std::size_t kPoolShare = 16;
 constexpr std::size_t kMoreThanAnyGpu = std::size_t{1} << 46;
 
 [[noreturn]] void fail(bool memory, const std::string& message) {
@@ -101,7 +103,9 @@ Device::Device(int ordinal, cudaStream_t stream) : ordinal_(ordinal), stream_(st
       props.location.type = cudaMemLocationTypeDevice;
       props.location.id = ordinal;
       check(cudaMemPoolCreate(&pool_, &props), "cudaMemPoolCreate");
-      unsigned long long keep = kPoolKeeps;
+      std::size_t free = 0, total = 0;
+      check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+      unsigned long long keep = std::max(kPoolKeeps, total / kPoolShare);
       check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
     }
     check(cublasCreate(&blas_), "cublasCreate", 0, 0);
