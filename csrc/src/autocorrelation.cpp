@@ -29,6 +29,8 @@ constexpr double kSmallestHalf = 0x1p-14;
 // Samples whose products are summed in float32 on tensor units, which round every partial sum towards zero: 16 at a time,
 // this many lose 3e-5 of a sum of positive terms at most.
 constexpr index_t kReducedBlock = 16384;
+// Columns of a block's products that are added at a time, at least: half of what one piece would be is above the diagonal.
+constexpr index_t kPanel = 256;
 // Host memory that goes to a GPU at a time, in bytes, at most: long beside any latency; twice this is pinned.
 constexpr std::size_t kPieceBytes = std::size_t{1} << 27;
 
@@ -153,7 +155,7 @@ struct Autocorrelation::Impl {
         la().accumulate_outer(Op::none, 1.0, X, 1.0, into.matrix);
       } else if (single()) {
         context.backend().single().accumulate_outer(Op::none, 1.0F, X, 0.0F, narrow);
-        la().add_from(DType::float32, narrow.data(), n, into.matrix);
+        add_narrow(into);
       } else if (reduced_type() == DType::float32) {
         add_reduced(into, X.data, X.ld, X.cols);
       } else {
@@ -167,10 +169,20 @@ struct Autocorrelation::Impl {
     advance(into, mean, weight, count);
   }
 
-  // M += X X^T in reduced precision, X (n x count) of reduced_type(); both triangles
+  // M += X X^T in reduced precision, X (n x count) of reduced_type()
   void add_reduced(Moments& into, const void* X, index_t ld, index_t count) {
     context.backend().single().multiply_reduced(Op::transpose, reduced_type(), X, ld, X, ld, count, narrow);
-    la().add_from(DType::float32, narrow.data(), n, into.matrix);
+    add_narrow(into);
+  }
+
+  // M += the products of a block; of what lies above the diagonal not more than in the squares on it
+  void add_narrow(Moments& into) {
+    const index_t width = std::max(kPanel, (n + 7) / 8);
+    for (index_t first = 0; first < n; first += width) {
+      const index_t count = std::min(width, n - first);
+      la().add_from(DType::float32, narrow.data() + first + first * n, n,
+                    into.matrix.mat().block(first, first, n - first, count));
+    }
   }
 
   // `into` += a block of samples that are of reduced_type() themselves, neither weighted nor centred
@@ -180,9 +192,9 @@ struct Autocorrelation::Impl {
     lf.fill(ones, 1.0F);
     lf.convert_to(ones, reduced_type(), halves.data(), count);
     lf.multiply_reduced(Op::none, reduced_type(), X, ld, halves.data(), count, count, sum);
-    add_reduced(into, X, ld, count);
     std::vector<float> sums(static_cast<std::size_t>(n));
-    lf.download(sum, sums.data());
+    lf.download(sum, sums.data());  // before the long product, behind which the next block can then be queued
+    add_reduced(into, X, ld, count);
     std::vector<double> mean(sums.begin(), sums.end());
     for (auto& v : mean) v /= static_cast<double>(count);
     advance(into, mean, static_cast<double>(count), count);

@@ -398,6 +398,25 @@ TYPED_TEST(AutocorrelationTest, single_precision_is_single_in_products_and_doubl
   EXPECT_EQ(this->to_host(count.matrix())(0, 0), (16777216.0 + 3) / 4);
 }
 
+// More features than are added at a time; integers of which every sum is exact.
+TYPED_TEST(AutocorrelationTest, narrow_products_of_many_features_are_added_in_panels) {
+  constexpr index_t n = 600;
+  HostMatrix<float> X = HostMatrix<float>::random(n, 20, 14);
+  for (float& x : X.data) x = std::round(3 * x);
+  Autocorrelation full(this->context, n);
+  this->add(full, X);
+  for (const auto precision : {Precision::single, Precision::tf32, Precision::bf16, Precision::fp16}) {
+    Autocorrelation narrow(this->context, n, {Method::gram, precision});
+    try {
+      for (int i = 0; i < 2; ++i) this->add(narrow, X);
+    } catch (const Unsupported&) {
+      EXPECT_NE(precision, Precision::single);
+      continue;
+    }
+    EXPECT_EQ(difference(this->to_host(narrow.matrix()), this->to_host(full.matrix())), 0);
+  }
+}
+
 // --- state, copies, merges ----------------------------------------------------------------------------------------------
 
 TYPED_TEST(AutocorrelationTest, a_saved_state_goes_on_where_it_was) {
