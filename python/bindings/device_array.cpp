@@ -118,6 +118,18 @@ void check_alignment(const DeviceArray& a, const std::string& argument) {
   }
 }
 
+/// A kernel that is sent to memory that is not there ends the CUDA context, too.
+void check_memory(const DeviceArray& a, const dlpack::Device& device, const std::string& argument) {
+  const int found = cuda::device_of(a.data);
+  if (found < 0) {
+    throw InvalidArgument(argument, "its DLPack tensor points at memory of no CUDA device: it was freed, or is none");
+  }
+  if (device.type == dlpack::cuda && found != device.id) {
+    throw InvalidArgument(argument, "its DLPack tensor says " + device_text(device) + ", its memory lies on CUDA " +
+                                        std::to_string(found));
+  }
+}
+
 DeviceArray from_tensor(const dlpack::Tensor& t, std::shared_ptr<void> owner, void* stream,
                         const std::string& argument) {
   check_device(t.device, argument);
@@ -139,6 +151,7 @@ DeviceArray from_tensor(const dlpack::Tensor& t, std::shared_ptr<void> owner, vo
     throw InvalidArgument(argument, "its DLPack tensor has no memory: it was freed");
   a.data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;
   check_alignment(a, argument);
+  if (a.size() > 0) check_memory(a, t.device, argument);
   a.owner = std::move(owner);
   return a;
 }

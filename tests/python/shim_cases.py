@@ -6,8 +6,10 @@ The shim is driven through ctypes, in the plugin that the process has loaded (te
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ DeviceArray = _core.DeviceArray
 @pytest.fixture
 def shim() -> Iterator[Any]:
     library = ctypes.CDLL(os.environ["BROCKETT_CUDA_PLUGIN"])
-    for name in ("live_allocations", "live_bytes", "calls"):
+    for name in ("live_allocations", "live_bytes", "live_handles", "calls"):
         getattr(library, f"brockett_shim_{name}").restype = ctypes.c_size_t
     library.brockett_shim_set_memory.argtypes = [ctypes.c_size_t]
     library.brockett_shim_fail_allocation.argtypes = [ctypes.c_size_t]
@@ -210,6 +212,100 @@ def test_nothing_is_left_behind(shim: Any, rng: np.random.Generator) -> None:
         work()
     _core.cuda_synchronize(0)
     assert shim.brockett_shim_live_allocations() == before
+
+
+class Tensor(ctypes.Structure):
+    """DLPack's, without its versions."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]  # fmt: skip
+
+
+def tensor_in(capsule: Any) -> Any:
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.cast(get(capsule, b"dltensor"), ctypes.POINTER(Tensor)).contents
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("data", None, "has no memory: it was freed"),
+        ("data", 4096, "memory of no CUDA device"),
+        ("byte_offset", 4, "not aligned"),
+        ("device_id", 1, "says CUDA 1, its memory lies on CUDA 0"),
+        ("device_id", 99, "says CUDA 99"),
+        ("device_type", 10, "lies on ROCm 0"),
+        ("bits", 12, "elements of 12 bits"),
+        ("lanes", 4, "in 4 lanes"),
+        ("shape", None, "has no shape"),
+        ("ndim", -1, "has no shape"),
+    ],
+)
+def test_tensors_that_cannot_be_are_refused(shim: Any, field: str, value: Any, words: str) -> None:
+    before = shim.brockett_shim_live_allocations()
+    capsule = DeviceArray.from_host(np.eye(2)).__dlpack__()
+    setattr(tensor_in(capsule), field, value)
+    with pytest.raises(bk.InvalidArgument, match=f"A: .*{words}"):
+        bk.svd(capsule)
+    del capsule
+    assert bk.singular_values(DeviceArray.from_host(np.eye(2))).tolist() == [1, 1]
+    assert shim.brockett_shim_live_allocations() == before
+
+
+def test_memory_that_was_given_back_is_no_array_s(shim: Any) -> None:
+    array = DeviceArray.from_host(np.eye(2))
+    capsule = array.__dlpack__()
+    address = tensor_in(capsule).data
+    del capsule, array  # and with them the memory
+    _core.cuda_synchronize(0)
+    stale = DeviceArray.from_host(np.eye(2)).__dlpack__()
+    tensor_in(stale).data = address
+    with pytest.raises(bk.InvalidArgument, match=r"A: .*memory of no CUDA device: it was freed"):
+        bk.svd(stale)
+
+
+def test_ten_thousand_calls_leave_nothing_behind(shim: Any) -> None:
+    """Good ones, and such as are refused on the way in, on the device, and on the way out."""
+    good, bad, there = (DeviceArray.from_host(x) for x in (np.eye(2), np.full((2, 2), np.nan), np.eye(3)))
+    used = good.__dlpack__()
+    bk.singular_values(used)
+
+    def call(k: int) -> None:
+        if k % 5 == 0:
+            assert bk.singular_values(good).tolist() == [1, 1]
+        elif k % 5 == 1:
+            with pytest.raises(bk.NonFinite):
+                bk.singular_values(bad)
+        elif k % 5 == 2:
+            with pytest.raises(bk.InvalidArgument):
+                bk.singular_values(used)
+        elif k % 5 == 3:
+            with pytest.raises(bk.InvalidArgument):
+                bk.brockett_cost(good, there)
+        else:
+            bk.svd(good.__dlpack__(stream=2)).U.__dlpack__()
+
+    for k in range(10):
+        call(k)
+    _core.cuda_synchronize(0)
+
+    def alive() -> list[int]:
+        return [getattr(shim, f"brockett_shim_live_{what}")() for what in ("allocations", "bytes", "handles")]
+
+    before = alive()
+    gc.collect()
+    blocks = sys.getallocatedblocks()
+    for k in range(10_000):
+        call(k)
+    _core.cuda_synchronize(0)
+    gc.collect()  # errors and their tracebacks refer to each other
+    assert alive() == before
+    assert sys.getallocatedblocks() - blocks < 1000
 
 
 def test_an_accumulator_keeps_to_its_stream(rng: np.random.Generator) -> None:
