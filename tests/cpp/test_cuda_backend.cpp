@@ -437,6 +437,17 @@ TEST_F(CudaBackend, streams_are_ordered_on_request) {
   ASSERT_EQ(cudaStreamDestroy(then), cudaSuccess);
 }
 
+// Backends are kept for the next call with their stream; that one may be gone when a backend is dropped.
+TEST_F(CudaBackend, a_stream_may_go_before_its_backend) {
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  std::shared_ptr<linalg::Backend> kept = make(0, stream);
+  expect_that_it_works(Context{kept});
+  ASSERT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  kept.reset();
+  expect_that_it_works(context);
+}
+
 // --- leaks ----------------------------------------------------------------------------------------------------------------
 
 TEST_F(CudaBackend, ten_thousand_calls_leave_nothing_behind) {

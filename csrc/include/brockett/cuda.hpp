@@ -34,7 +34,8 @@ BROCKETT_EXPORT Status status();
 BROCKETT_EXPORT DeviceInfo device_info(int device);
 
 /// A context on `device`, whose work is queued on `stream` (a cudaStream_t; null: the legacy default stream). What is
-/// handed to it must be memory of that device, ready in the order of that stream, and so are its results.
+/// handed to it must be memory of that device, ready in the order of that stream, and so are its results. The stream must
+/// outlive the context and them.
 ///
 /// Handles and memory pools are kept per (device, stream): a second call costs a look-up. EngineUnavailable with the
 /// reason; InvalidArgument "device".

@@ -124,7 +124,8 @@ Device::Device(int ordinal, cudaStream_t stream) : ordinal_(ordinal), stream_(st
 Device::~Device() {
   try {
     const DeviceScope scope(ordinal_);
-    if (cudaStreamSynchronize(stream_) != cudaSuccess) cudaGetLastError();
+    // not for the stream: a backend is kept for the next call, and its owner may have destroyed the stream meanwhile
+    if (cudaDeviceSynchronize() != cudaSuccess) cudaGetLastError();
     staging_ = {};
     close();
   } catch (...) {  // the process is shutting down, and the driver with it
