@@ -335,6 +335,14 @@ def memory() -> str:
     return f"{free / 1e9:.4g} GB free of {total / 1e9:.4g}, {kept / 1e6:.4g} MB kept by brockett's pool and unused"
 
 
+def questions() -> str:
+    """How much memory is free is asked at every update of an accumulator."""
+    begin = time.perf_counter()
+    for _ in range(100):
+        torch.cuda.mem_get_info()
+    return f"{text((time.perf_counter() - begin) / 100)} a question"
+
+
 def main() -> None:
     info = bk.engines()["cuda"]
     if not info.available:
@@ -347,6 +355,7 @@ def main() -> None:
     row("copy on the device", copies)
     row("copy from the host", host_copies)
     row("launches", launches)
+    row("cudaMemGetInfo", questions)
     for kind in ("float64", "float32", "tf32", "float16", "bfloat16"):
         row(f"product of 8192 x 8192, {kind}", lambda kind=kind: product(kind))
     for n in (512, 2048, 8192):
@@ -365,6 +374,7 @@ def main() -> None:
         row(f"brockett, svd {method}, 128 of 4096 x 11008 float32", lambda method=method: truncated(method))
     row("brockett, values of 1000 of 256 x 256 float32", lambda: values(1000 if not SMALL else 5, size(256), size(256)))
     row("brockett, values of 4096 x 4096 float32", lambda: values(size(4096), size(4096)))
+    row("brockett, values of 4 of 4096 x 4096 float32 in one call", lambda: values(4, size(4096), size(4096)))
     for n, rank in ((512, 512), (512, 300), (2048, 2048), (2048, 1200)):
         for dtype in (torch.float64, torch.float32):
             name = f"Xgesvdp, {n} x {n} of rank {rank}, {str(dtype).removeprefix('torch.')}"
