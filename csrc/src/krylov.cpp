@@ -156,10 +156,10 @@ double told_by_recurrence(LinAlg<double>& ld, const Lanczos<T>& lanczos, const t
 template <class T>
 KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
                           const typename Lanczos<T>::Ritz& ritz, index_t r, double tol, bool quick) {
-  // Squares lose half of the digits of small values; the basis has them still.
+  // Squares lose half of the digits of small values; the basis has them still, for as many products more.
   constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5, lost = std::is_same_v<T, float> ? 1e-3 : 1e-7;
   const bool whole = lanczos.width() == 0;
-  const bool all = ritz.sigma[at(r - 1)] < (whole ? small : lost) * ritz.sigma[0];
+  const bool all = (whole || !quick) && ritz.sigma[at(r - 1)] < (whole ? small : lost) * ritz.sigma[0];
   const auto everything = [&] { return lanczos.vectors(lanczos.ritz(lanczos.size()), lanczos.size()); };
   Buffer<double> back;
   KrylovTriplets<T> best;

@@ -316,9 +316,10 @@ def krylov(
     stagnation = 400 * eps  # residuals below this may be rounding that refinement takes out
 
     def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
-        # squares lose half of the digits of small values; the basis has them still
-        share = (0.03, 1e-5) if L.width == 0 else (1e-3, 1e-7)
-        everything = sigma[r - 1] < share[M.dtype == M.xp.float64] * sigma[0]
+        # squares lose half of the digits of small values; the basis has them still, for as many products more
+        whole = L.width == 0
+        share = (0.03, 1e-5) if whole else (1e-3, 1e-7)
+        everything = (whole or not stop_at_limit) and sigma[r - 1] < share[M.dtype == M.xp.float64] * sigma[0]
         found = triplets(L, L.straight(L.ritz(L.size)[2] if everything else Q[:, :r]), r)
         back = found[4]
         # half steps of orthogonal iteration in float64 take the rounding of the Lanczos vectors out
