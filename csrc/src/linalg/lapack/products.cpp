@@ -44,17 +44,17 @@ bool few_columns(Mat<const T> A, index_t columns) {
          A.cols >= piece_cols(columns) && blas_threads_in_force() <= 1;
 }
 
-// A second worker is started in 50 us, which a product with 4 MiB takes five times over.
-constexpr index_t kSharedBytes = index_t{4} << 20;
-
+// A worker is started in some 20 us, and takes 400 for this much of A with 16 columns.
+constexpr index_t kBytesOfWorker = index_t{2} << 20;
 constexpr index_t kShareStep = 128;  // rows or columns, whole pieces
 
-// How many of `count` rows or columns of A each worker takes, a multiple of `step`.
+// How many of `count` rows or columns of A each worker takes.
 template <class T>
-index_t share_of(Mat<const T> A, index_t count, index_t step) {
-  const bool alone = A.rows * A.cols * static_cast<index_t>(sizeof(T)) < kSharedBytes;
-  const index_t workers = alone ? 1 : narrow_workers();
-  return (count + workers * step - 1) / (workers * step) * step;
+index_t share_of(Mat<const T> A, index_t count) {
+  const index_t bytes = A.rows * A.cols * static_cast<index_t>(sizeof(T));
+  const index_t workers = std::clamp<index_t>(bytes / kBytesOfWorker, 1, narrow_workers());
+  const index_t step = workers * kShareStep;
+  return (count + step - 1) / step * kShareStep;
 }
 
 // f(share, first, count) of `count` rows or columns in all, each share by a worker of its own
@@ -113,7 +113,7 @@ void Products<T>::multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const 
       this->scale(beta, C);
     }
     const bool by_rows = op_a == Op::none;
-    return for_each_share(C.rows, share_of(A, C.rows, kShareStep), [&](index_t, index_t first, index_t count) {
+    return for_each_share(C.rows, share_of(A, C.rows), [&](index_t, index_t first, index_t count) {
       const Mat<const T> part = by_rows ? A.block(first, 0, count, A.cols) : A.columns(first, count);
       add_by_pieces(op_a, alpha, part, B, C.block(first, 0, count, C.cols));
     });
@@ -130,7 +130,7 @@ void Products<T>::multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X,
   }
   this->fill(Y, T{0});
   this->fill(Z, T{0});
-  const index_t width = piece_cols(X.cols), share = share_of(A, A.cols, kShareStep);
+  const index_t width = piece_cols(X.cols), share = share_of(A, A.cols);
   const index_t others = (A.cols + share - 1) / share - 1;
   Buffer<T> sums(*this, Z.rows, others * Z.cols);  // the first share has Z itself
   this->fill(sums, T{0});
