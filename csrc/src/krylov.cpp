@@ -157,9 +157,8 @@ template <class T>
 KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>& lanczos,
                           const typename Lanczos<T>::Ritz& ritz, index_t r, double tol, bool quick) {
   // Squares lose half of the digits of small values; the basis has them still, for as many products more.
-  constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5, lost = std::is_same_v<T, float> ? 1e-3 : 1e-7;
-  const bool whole = lanczos.width() == 0;
-  const bool all = (whole || !quick) && ritz.sigma[at(r - 1)] < (whole ? small : lost) * ritz.sigma[0];
+  constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
+  const bool whole = lanczos.width() == 0, all = whole && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
   const auto everything = [&] { return lanczos.vectors(lanczos.ritz(lanczos.size()), lanczos.size()); };
   Buffer<double> back;
   KrylovTriplets<T> best;
@@ -223,18 +222,22 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
   double last_error = 0, best_error = std::numeric_limits<double>::infinity();
   int idle = 0;  // restarts since the error was last halved
   double strict = 1;  // less where an estimate was not kept
-  bool kept = false;
   index_t last_columns = 0;
   typename Lanczos<T>::Ritz ritz;
   Finish<T> finish(context, map, op);
   KrylovTriplets<T> best;
   auto narrow = map.narrow_scope();  // for blocks; the triplets are many columns at once
-  const auto finished = [&] {
+  bool finished = false;  // the basis as it is
+  const auto done = [&] {  // or not worth going on: no better by half than what there was
+    const index_t r = std::min(wanted, lanczos.size());
     narrow.reset();
-    best = refined(context, finish, lanczos, ritz, std::min(wanted, lanczos.size()), params.tol, params.stop_at_limit);
-    kept = params.stop_at_limit || best.residual <= params.tol;
-    if (!kept) narrow = map.narrow_scope();
-    return kept;
+    KrylovTriplets<T> next = refined(context, finish, lanczos, ritz, r, params.tol, params.stop_at_limit);
+    narrow = map.narrow_scope();
+    finished = true;
+    const bool first = static_cast<index_t>(best.s.size()) != r;
+    const bool gained = first || next.residual < 0.5 * best.residual;
+    if (first || next.residual < best.residual) best = std::move(next);
+    return params.stop_at_limit || best.residual <= params.tol || !gained;
   };
   for (;;) {
     context.check_interrupt();
@@ -246,6 +249,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     const index_t keep =
         whole ? lanczos.size() : std::min(wanted + std::max(wanted / 4, 2 * lanczos.width()), lanczos.size());
     ritz = lanczos.ritz(keep);
+    finished = false;
     if (adaptive) {
       const index_t r = rank_of_tail(ritz.sigma, params, cap);
       if (r == 0 && !whole && !spent) {  // not deep enough yet to tell
@@ -275,7 +279,7 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     }
     if (spent) break;
     if (near) {
-      if (finished()) break;
+      if (done()) break;
       strict *= 0.1;
     }
     // Equal singular values, found to rounding, change places with copies that are still being found: their vectors are
@@ -283,8 +287,8 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     if (error < 0.5 * best_error) {
       best_error = error;
       idle = 0;
-    } else if (full && enough && error < kStagnation<T> && ++idle == 4) {
-      if (finished()) break;
+    } else if (full && enough && error < kStagnation<T> && !finished && ++idle == 4) {
+      if (done()) break;
       idle = -12;
     }
     // log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
@@ -303,11 +307,11 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
     next_check = lanczos.size() + more;
   }
 
-  const index_t r = std::min(wanted, lanczos.size());
-  if (!kept) finished();
+  if (!finished) done();
   if (adaptive) {  // the values of the basis were a little too small
     const index_t fewer = rank_of_tail(best.s, params, cap);
-    if (fewer > 0 && fewer < r) best = leading_triplets(context, std::move(best), fewer);
+    if (fewer > 0 && fewer < static_cast<index_t>(best.s.size()))
+      best = leading_triplets(context, std::move(best), fewer);
   }
   best.converged = best.residual <= params.tol;
   best.columns = lanczos.columns();

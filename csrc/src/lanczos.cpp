@@ -23,7 +23,7 @@ constexpr double kCholeskyPivot = 1e-6;
 constexpr double kCancelled = 0.5;
 // A block whose columns depend on each other more than this after they were made orthonormal is projected once more: what
 // it loses adds up over the blocks, and in float the last ones of a basis that spans everything would be noise.
-constexpr double kIndependent = 0.3;
+constexpr double kIndependent = 0.7;
 // Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
 constexpr int kPasses = 8;
 // A restart keeps a quarter more vectors than are wanted, and three times as many fit in before the next.

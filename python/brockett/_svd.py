@@ -245,7 +245,7 @@ def svd(
     From 4 m n min(m, n) flops for "exact"; 2 m n min(m, n) + 9 min(m, n)³ for "gram"; 4 m n for each column of
     "krylov", about 6 rank of them where the spectrum has a heavy tail, fewer where it falls fast. Memory beside A:
     "krylov" 3 rank + 128 vectors of the smaller side, for "quick" and a `tol` above 5e-5 (float64: 1e-13) as many of
-    the larger one, four blocks of `rank` vectors of either side in float64, and one copy of A where it is wide in C
+    the larger one, six blocks of `rank` vectors of either side in float64, and one copy of A where it is wide in C
     order (or tall or square in Fortran order; of "quick" with less than min(m, n) / 4 columns only in Fortran order);
     "gram" 16 min(m, n)² bytes; "exact" three times A.
     C and Fortran order are not copied otherwise. Many small matrices, and the blocks of "krylov" and "quick", run on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,44 @@ def test_tolerances_are_reached_on_steep_spectra(engine: str, name: str, dtype: 
         for rank in (10, 30, 90):
             for tol in (1e-3, 1e-4, 1e-6 if dtype == np.float32 else 1e-10):
                 check(A, bk.svd(A, rank, tol, method="krylov", seed=seed), rank, tol)
+
+
+def test_rounding_does_not_grow_where_nothing_is_left(engine: str) -> None:
+    # Blocks of rounding alone: what each keeps of the basis must not be more than the one before it had.
+    for seed in range(40):
+        A = with_values(300, 200, np.ones(10), seed).astype(np.float32)
+        found = bk.svd(A, 20, method="quick", iterations=60, seed=seed)
+        assert found.residual < 1e-5
+        np.testing.assert_allclose(found.s, np.repeat([1.0, 0.0], 10), atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(np.float32, 2e-8), (np.float64, 5e-16)])
+def test_a_tolerance_out_of_reach_is_given_up_soon(engine: str, dtype: Any, tol: float) -> None:
+    A = with_values(300, 250, np.exp(-np.arange(250) / 10.0)).astype(dtype)
+    with pytest.raises(bk.NotConverged, match="svd by block Krylov: residual") as caught:
+        bk.svd(A, 30, tol, method="krylov")
+    residual, columns = re.findall(r"residual (\S+) of s_1 after (\d+) columns", str(caught.value))[0]
+    assert float(residual) < 10 * tol  # the best there was
+    assert int(columns) <= 300
+
+
+def test_small_values_take_no_products_that_nobody_asked_for(engine: str) -> None:
+    # σ_r is 1e-4 of σ_1, tol 1e-4 is met by the vectors of the squares
+    A = with_values(420, 300, 10.0 ** -np.linspace(0, 12, 300)).astype(np.float32)
+    multiplied = []
+
+    def matmat(X: np.ndarray) -> np.ndarray:
+        multiplied.append(X.shape[1])
+        return A @ X
+
+    operator = scipy.sparse.linalg.LinearOperator(
+        A.shape, matvec=lambda x: A @ x, rmatvec=lambda y: A.T @ y, matmat=matmat, rmatmat=lambda Y: A.T @ Y,
+        dtype=A.dtype,
+    )  # fmt: skip
+    found = bk.svd(operator, 100, 1e-4)
+    assert found.residual <= 1e-4
+    finishing = 0 if engine == "cpu" else 2 * 100  # the compiled core has kept the images of its basis
+    assert sum(multiplied) <= found.columns + 1 + finishing
 
 
 def test_an_estimate_that_is_not_kept_is_not_the_end(engine: str) -> None:

@@ -49,8 +49,9 @@ struct Svd {
 /// Truncated or full SVD of A (m, n). 4 m n min(m, n) flops upwards for exact; 2 m n min + 9 min^3 for gram; 4 m n for
 /// each column of krylov, whose number grows with the rank and with how slowly the values behind it fall (6 times the
 /// rank on heavy tails). Beside A: 3 rank + 8 blocks of 16 vectors of the smaller side; as many of the larger one for quick
-/// and for a tol above 400 eps; and a turned copy of a row-major A that is wide, of a column-major one that is tall or square.
-/// Of quick with less than min(m, n) / 4 columns the vectors are those of the right side, and a column-major A alone is turned.
+/// and for a tol above 400 eps; 6 rank vectors of either side in float64; and a turned copy of a row-major A that is wide, of
+/// a column-major one that is tall or square. Of quick with less than min(m, n) / 4 columns the vectors are those of the right
+/// side, and a column-major A alone is turned.
 template <class T>
 Svd<T> svd(const Context& context, MatrixView<const T> A, const SvdParams& params = {});
 

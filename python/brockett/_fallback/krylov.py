@@ -21,7 +21,7 @@ from ._arrays import Array, Host, Namespace, float64, max_abs, orthonormal, svd_
 
 #: A column or pivot that lost more than this share is orthogonalized once more.
 CANCELLED = 0.5
-INDEPENDENT = 0.3
+INDEPENDENT = 0.7
 #: Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
 PASSES = 8
 
@@ -317,9 +317,7 @@ def krylov(
 
     def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
         # squares lose half of the digits of small values; the basis has them still, for as many products more
-        whole = L.width == 0
-        share = (0.03, 1e-5) if whole else (1e-3, 1e-7)
-        everything = (whole or not stop_at_limit) and sigma[r - 1] < share[M.dtype == M.xp.float64] * sigma[0]
+        everything = L.width == 0 and sigma[r - 1] < (1e-5 if M.dtype == M.xp.float64 else 0.03) * sigma[0]
         found = triplets(L, L.straight(L.ritz(L.size)[2] if everything else Q[:, :r]), r)
         back = found[4]
         # half steps of orthogonal iteration in float64 take the rounding of the Lanczos vectors out
@@ -335,6 +333,18 @@ def krylov(
             found = min(found, triplets(L, L.straight(L.ritz(L.size)[2]), r), key=lambda t: t[3])
         return found
 
+    finished = False  # the basis as it is
+
+    def done() -> bool:
+        """Or not worth going on: no better by half than what there was."""
+        nonlocal best, finished
+        r = min(wanted, L.size)
+        now, finished = refined(r, goal), True
+        before = best[3] if best is not None and len(best[1]) == r else math.inf
+        if best is None or now[3] < before:
+            best = now
+        return best[3] <= goal or not now[3] < 0.5 * before
+
     while True:
         if L.size + L.width <= L.capacity and L.width > 0:
             L.expand()
@@ -344,6 +354,7 @@ def krylov(
             continue
         keep = L.size if whole else min(wanted + max(wanted // 4, 2 * L.width), L.size)
         sigma, residual, Q = L.ritz(keep)
+        finished = False
         if adaptive:
             r = rank_of_tail(sigma, squared_norm, frobenius_tol, cap)
             if r == 0 and not whole and not spent:  # not deep enough yet to tell
@@ -367,21 +378,19 @@ def krylov(
         if spent:
             break
         if near:
-            best = refined(wanted, goal)
-            if best[3] <= goal:
+            if done():
                 break
-            best, strict = None, 0.1 * strict
+            strict *= 0.1
         # Equal singular values, found to rounding, change places with copies that are still being found: their vectors
         # are none the worse for it, and finishing them shows whether they are good enough.
         if error < 0.5 * best_error:
             best_error, idle = error, 0
-        elif full and L.size >= wanted and error < stagnation:
+        elif full and L.size >= wanted and error < stagnation and not finished:
             idle += 1
             if idle == 4:
-                best = refined(wanted, goal)
-                if best[3] <= goal:
+                if done():
                     break
-                best, idle = None, -12
+                idle = -12
         # log(error) falls ever faster: going by its last slope is too far, a fifth of it is not
         more = wanted
         if last_columns > 0 and error < last_error:
@@ -392,8 +401,9 @@ def krylov(
             L.restart(sigma, Q, min(keep, L.size - 1))
         next_check = L.size + max(more, 3 * L.width)
 
-    if best is None:
-        best = refined(min(wanted, L.size), goal)
+    if not finished:
+        done()
+    assert best is not None
     U, s, V, measured, _ = best
     if adaptive:  # the values of the basis were a little too small
         r = rank_of_tail(s, squared_norm, frobenius_tol, cap) or len(s)
