@@ -217,7 +217,7 @@ void convert(const Context& context, DType from, const void* source, index_t sou
   }
 }
 
-int device_of(const void* pointer) { return plugin().device_of(pointer); }
+int device_of(const void* pointer, int likely) { return plugin().device_of(pointer, likely); }
 
 void order(int device, void* first, void* then) { plugin().order(device, first, then); }
 

@@ -120,7 +120,7 @@ void check_alignment(const DeviceArray& a, const std::string& argument) {
 
 /// A kernel that is sent to memory that is not there ends the CUDA context, too.
 void check_memory(const DeviceArray& a, const dlpack::Device& device, const std::string& argument) {
-  const int found = cuda::device_of(a.data);
+  const int found = cuda::device_of(a.data, device.type == dlpack::cuda ? device.id : -1);
   if (found < 0) {
     throw InvalidArgument(argument, "its DLPack tensor points at memory of no CUDA device: it was freed, or is none");
   }

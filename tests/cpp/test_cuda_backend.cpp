@@ -195,6 +195,24 @@ TEST_F(CudaBackend, memory_of_a_small_device) {
   for (index_t i = 0; i < 4; ++i) const linalg::Buffer<double> all(la, (1 << 17) - 8 * i, 1);
 }
 
+// What the streams of a device keep for their next workspaces they keep in one place.
+TEST_F(CudaBackend, the_streams_of_a_device_share_a_pool) {
+  const auto pools = [] { return brockett_shim_calls("cudaMemPoolCreate"); };
+  const std::size_t before = pools();
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  {
+    const Context second{make(0, stream)};
+    expect_that_it_works(second);
+    EXPECT_EQ(pools(), before);
+    const Context elsewhere{make(1)};
+    expect_that_it_works(elsewhere);
+    EXPECT_EQ(pools(), before + 1);
+  }
+  ASSERT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  expect_that_it_works(context);
+}
+
 // Without memory pools (some virtual GPUs), and without memory that can be pinned, the same results.
 TEST_F(CudaBackend, does_without_pools_and_pinned_memory) {
   setenv("BROCKETT_SHIM_NO_POOLS", "1", 1);
@@ -378,7 +396,10 @@ TEST_F(CudaBackend, two_devices_do_not_mix) {
   const Context second{make(1)};
   expect_that_it_works(second);
   const DeviceMatrix<double> there(second.backend(), HostMatrix<double>::random(4, 3, 1));
-  EXPECT_EQ(brockett_cuda_plugin()->device_of(there.mat().data), 1);
+  for (const int likely : {-1, 0, 1, 7}) {
+    EXPECT_EQ(brockett_cuda_plugin()->device_of(there.mat().data, likely), 1);
+    EXPECT_EQ(brockett_cuda_plugin()->device_of(context.backend().full().allocate(0), likely), -1);
+  }
   int current = -1;
   ASSERT_EQ(cudaGetDevice(&current), cudaSuccess);
   EXPECT_EQ(current, 0);

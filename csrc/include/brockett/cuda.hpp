@@ -60,8 +60,9 @@ BROCKETT_EXPORT void download(const Context& context, const void* device, void* 
 /// A column-major rows x cols matrix of any type into one of float32 or float64, both on the device, rounded to nearest.
 BROCKETT_EXPORT void convert(const Context& context, DType from, const void* source, index_t source_ld, DType to,
                              void* target, index_t target_ld, index_t rows, index_t cols);
-/// The device whose memory this is (managed memory: the one it prefers), or -1 for memory that is no device's.
-BROCKETT_EXPORT int device_of(const void* pointer);
+/// The device whose memory this is (managed memory: the one it prefers), or -1 for memory that is no device's. Asking makes a
+/// context on the device `likely`, or on the thread's current one.
+BROCKETT_EXPORT int device_of(const void* pointer, int likely = -1);
 /// What is queued on stream `then` from now on waits for all that is queued on stream `first`; both of one device.
 BROCKETT_EXPORT void order(int device, void* first, void* then);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <new>
 
 #include "linalg/cuda/kernels.hpp"
@@ -92,22 +94,38 @@ void Event::record(cudaStream_t stream) { check(cudaEventRecord(event_, stream),
 void Event::wait() const { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
 void Event::hold(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
 
+Pool::Pool(int device) {
+  cudaMemPoolProps props = {};
+  props.allocType = cudaMemAllocationTypePinned;
+  props.location.type = cudaMemLocationTypeDevice;
+  props.location.id = device;
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  unsigned long long keep = std::max(kPoolKeeps, total / kPoolShare);
+  check(cudaMemPoolCreate(&handle_, &props), "cudaMemPoolCreate");
+  if (cudaMemPoolSetAttribute(handle_, cudaMemPoolAttrReleaseThreshold, &keep) != cudaSuccess) cudaGetLastError();
+}
+
+Pool::~Pool() {
+  if (cudaMemPoolDestroy(handle_) != cudaSuccess) cudaGetLastError();
+}
+
+std::shared_ptr<Pool> Pool::of(int device) {
+  static std::mutex& mutex = *new std::mutex;  // never destroyed: backends may outlive the end of main
+  static auto& pools = *new std::map<int, std::weak_ptr<Pool>>;
+  int supported = 0;
+  check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device), "cudaDeviceGetAttribute");
+  if (!supported) return nullptr;
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto pool = pools[device].lock();
+  if (!pool) pools[device] = pool = std::make_shared<Pool>(device);
+  return pool;
+}
+
 Device::Device(int ordinal, cudaStream_t stream) : ordinal_(ordinal), stream_(stream) {
   const DeviceScope scope(ordinal);
   try {
-    int pools = 0;
-    check(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, ordinal), "cudaDeviceGetAttribute");
-    if (pools) {
-      cudaMemPoolProps props = {};
-      props.allocType = cudaMemAllocationTypePinned;
-      props.location.type = cudaMemLocationTypeDevice;
-      props.location.id = ordinal;
-      check(cudaMemPoolCreate(&pool_, &props), "cudaMemPoolCreate");
-      std::size_t free = 0, total = 0;
-      check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-      unsigned long long keep = std::max(kPoolKeeps, total / kPoolShare);
-      check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
-    }
+    pool_ = Pool::of(ordinal);
     check(cublasCreate(&blas_), "cublasCreate", 0, 0);
     check(cublasSetStream(blas_, stream), "cublasSetStream", 0, 0);
     // float32 products are float32 products, whatever the environment's math mode is for others
@@ -136,7 +154,7 @@ void Device::close() noexcept {
   if (params_) cusolverDnDestroyParams(params_);
   if (solver_) cusolverDnDestroy(solver_);
   if (blas_) cublasDestroy(blas_);
-  if (pool_ && cudaMemPoolDestroy(pool_) != cudaSuccess) cudaGetLastError();
+  pool_.reset();
 }
 
 void* Device::allocate(std::size_t bytes) {
@@ -147,13 +165,13 @@ void* Device::allocate(std::size_t bytes) {
   const Call call(*this);
   void* p = nullptr;
   const auto attempt = [&] {
-    return pool_ ? cudaMallocFromPoolAsync(&p, bytes, pool_, stream_) : cudaMalloc(&p, bytes);
+    return pool_ ? cudaMallocFromPoolAsync(&p, bytes, pool_->handle(), stream_) : cudaMalloc(&p, bytes);
   };
   cudaError_t status = attempt();
   if (status == cudaErrorMemoryAllocation && pool_) {  // what the pool keeps may be in the way, in pieces too small
     cudaGetLastError();
     wait();
-    check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
+    check(cudaMemPoolTrimTo(pool_->handle(), 0), "cudaMemPoolTrimTo");
     status = attempt();
   }
   if (status == cudaErrorMemoryAllocation) {
@@ -183,8 +201,9 @@ std::size_t Device::free_memory() const {
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   if (pool_) {
     unsigned long long reserved = 0, used = 0;
-    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
-    check(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
+    check(cudaMemPoolGetAttribute(pool_->handle(), cudaMemPoolAttrReservedMemCurrent, &reserved),
+          "cudaMemPoolGetAttribute");
+    check(cudaMemPoolGetAttribute(pool_->handle(), cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
     free += static_cast<std::size_t>(reserved - std::min(reserved, used));
   }
   return free;

@@ -66,6 +66,22 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
+/// The memory that the streams of one device share: what one of them keeps for its next workspace serves all.
+class Pool {
+ public:
+  explicit Pool(int device);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  cudaMemPool_t handle() const { return handle_; }
+
+  /// The device's, made where there is none; null where its driver has no pools.
+  static std::shared_ptr<Pool> of(int device);
+
+ private:
+  cudaMemPool_t handle_ = nullptr;
+};
+
 class Device {
  public:
   Device(int ordinal, cudaStream_t stream);
@@ -111,7 +127,7 @@ class Device {
 
   int ordinal_;
   cudaStream_t stream_;
-  cudaMemPool_t pool_ = nullptr;
+  std::shared_ptr<Pool> pool_;
   cublasHandle_t blas_ = nullptr;
   cusolverDnHandle_t solver_ = nullptr;
   cusolverDnParams_t params_ = nullptr;

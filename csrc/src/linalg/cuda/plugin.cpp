@@ -1,6 +1,7 @@
 // The one symbol of libbrockett_cuda.
 #include "linalg/cuda/plugin.hpp"
 
+#include <optional>
 #include <string>
 
 #include "linalg/cuda/backend.hpp"
@@ -91,7 +92,12 @@ void download(Backend& backend, const void* from, void* host, std::size_t bytes)
   device_of_backend(backend).download(from, bytes, host, bytes, 1);
 }
 
-int device_of(const void* pointer) {
+int device_of(const void* pointer, int likely) {
+  // The driver makes a context on the device that is current when it is asked: not on one that nobody uses, if possible.
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  std::optional<DeviceScope> scope;
+  if (likely >= 0 && likely < devices) scope.emplace(likely);
   cudaPointerAttributes attributes = {};
   if (cudaPointerGetAttributes(&attributes, pointer) != cudaSuccess) {
     cudaGetLastError();

@@ -25,7 +25,7 @@ struct Plugin {
   /// `bytes` from or to the host, in order with the backend's work; they have arrived when this returns.
   void (*upload)(Backend& backend, const void* host, void* device, std::size_t bytes);
   void (*download)(Backend& backend, const void* device, void* host, std::size_t bytes);
-  int (*device_of)(const void* pointer);
+  int (*device_of)(const void* pointer, int likely);
   void (*synchronize_device)(int device);
   void (*order)(int device, void* first, void* then);
 };
