@@ -27,11 +27,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 root=$PWD
-work=${WORK:-$root/build-gpu}
+work=$(realpath -m "${WORK:-$root/build-gpu}")
 wheels=${WHEELS:-$root/..}
-results=${RESULTS:-$root/benches/results}
+results=$(realpath -m "${RESULTS:-$root/benches/results}")
 jobs=${JOBS:-$(nproc)}
-out=${OUT:-$work}
+out=$(realpath -m "${OUT:-$work}")
 python=$work/venv/bin/python
 # One BLAS thread for the references in host memory; OpenBLAS spins, and several threads slow each other down.
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONUNBUFFERED=1
@@ -244,12 +244,27 @@ from pathlib import Path
 
 work, place = map(Path, sys.argv[1:])
 names = sorted(work.glob("bench-*.json"), key=lambda path: ("large" in path.stem, path.name))
-found = [json.loads(path.read_text()) for path in names if path.stat().st_size]
+found = {}
+for path in names:
+    try:
+        found[path.name] = json.loads(path.read_text())
+    except ValueError:  # of a process that was killed
+        print(f"gpu.sh: {path.name} is not whole and is left out", file=sys.stderr)
 if not found:
     sys.exit("gpu.sh: nothing was timed yet: run the steps bench, bench-svd and bench-large")
-whole = found[0]
-for other in found[1:]:
-    whole["benchmarks"] += other["benchmarks"]
+
+def of(one):
+    return one["machine_info"]["gpu"], one.get("commit_info", {}).get("id")
+
+newest = max(found.values(), key=lambda one: one["datetime"])
+whole = None
+for name, one in found.items():
+    if of(one) != of(newest):
+        print(f"gpu.sh: {name} is of another GPU or commit and is left out", file=sys.stderr)
+    elif whole is None:
+        whole = one
+    else:
+        whole["benchmarks"] += one["benchmarks"]
 for one in whole["benchmarks"]:
     one["stats"].pop("data", None)
 if place.is_dir():

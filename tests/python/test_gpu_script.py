@@ -39,9 +39,9 @@ def bench(group: str, peer: str, median: float) -> dict[str, Any]:
     return {"group": group, "params": {"peer": peer}, "stats": stats, "extra_info": {"of GEMM": "5%", "error": 1e-9}}
 
 
-def of(*benches: dict[str, Any]) -> str:
+def of(*benches: dict[str, Any], commit: str = "a1", date: str = "2026-01-02T03:04:05") -> str:
     info = {"gpu": "NVIDIA X100 80GB, NVIDIA X100 80GB", "brockett": "cuda: x", "peers": {"torch": "2"}, "threads": 1}
-    return json.dumps({"datetime": "2026-01-02T03:04:05", "machine_info": info, "benchmarks": benches})
+    return json.dumps({"datetime": date, "commit_info": {"id": commit}, "machine_info": info, "benchmarks": benches})
 
 
 def test_words_that_are_no_step(tmp_path: Path) -> None:
@@ -75,9 +75,13 @@ def test_results_are_one_file(tmp_path: Path) -> None:
     (work / "bench-batch-large.json").write_text(of(bench("values", "slow", 9.0)))
     (work / "bench-truncated.json").write_text(of(bench("truncated", "brockett", 2.0)))
     (work / "bench-batch.json").write_text(of(bench("values", "brockett", 0.5), bench("values", "quick", 1.5)))
-    (work / "bench-llama.json").write_text("")  # of a process that was killed
+    (work / "bench-llama.json").write_text(of(bench("llama", "brockett", 1.0))[:-9])  # of a process that was killed
+    old = of(bench("accumulation", "brockett", 1.0), commit="b2", date="2026-01-01T03:04:05")
+    (work / "bench-accumulate.json").write_text(old)
     done = gpu_sh(tmp_path, "results", OUT=str(out))
     assert done.returncode == 0, done.stdout
+    assert "gpu.sh: bench-llama.json is not whole and is left out" in done.stdout
+    assert "gpu.sh: bench-accumulate.json is of another GPU or commit and is left out" in done.stdout
     (path,) = (tmp_path / "results").iterdir()
     assert path.name == "2026-01-02-nvidia-x100-80gb.json"
     found = json.loads(path.read_text())["benchmarks"]
