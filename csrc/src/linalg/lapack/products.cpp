@@ -44,15 +44,17 @@ bool few_columns(Mat<const T> A, index_t columns) {
          A.cols >= piece_cols(columns) && blas_threads_in_force() <= 1;
 }
 
-// A worker is started in some 20 us, and takes 400 for this much of A with 16 columns.
+// A worker is started in some 20 us, and takes 400 for this much of A with 16 columns. More than a few wait for memory.
 constexpr index_t kBytesOfWorker = index_t{2} << 20;
+constexpr index_t kMostWorkers = 16;
 constexpr index_t kShareStep = 128;  // rows or columns, whole pieces
 
 // How many of `count` rows or columns of A each worker takes.
 template <class T>
 index_t share_of(Mat<const T> A, index_t count) {
   const index_t bytes = A.rows * A.cols * static_cast<index_t>(sizeof(T));
-  const index_t workers = std::clamp<index_t>(bytes / kBytesOfWorker, 1, narrow_workers());
+  const index_t workers =
+      std::clamp<index_t>(bytes / kBytesOfWorker, 1, std::min<index_t>(kMostWorkers, narrow_workers()));
   const index_t step = workers * kShareStep;
   return (count + step - 1) / step * kShareStep;
 }
@@ -106,7 +108,8 @@ constexpr index_t kSmall = 3;
 template <class T>
 void Products<T>::multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const T> B, T beta, Mat<T> C) {
   if (C.empty()) return;
-  if (op_b == Op::none && few_columns(A, C.cols)) {
+  const bool few = few_columns(A, C.cols);
+  if (op_b == Op::none && (few || share_of(A, C.rows) < C.rows)) {
     if (beta == T{0}) {
       this->fill(C, T{0});
     } else if (beta != T{1}) {
@@ -115,7 +118,12 @@ void Products<T>::multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const 
     const bool by_rows = op_a == Op::none;
     return for_each_share(C.rows, share_of(A, C.rows), [&](index_t, index_t first, index_t count) {
       const Mat<const T> part = by_rows ? A.block(first, 0, count, A.cols) : A.columns(first, count);
-      add_by_pieces(op_a, alpha, part, B, C.block(first, 0, count, C.cols));
+      const Mat<T> out = C.block(first, 0, count, C.cols);
+      if (few) {
+        add_by_pieces(op_a, alpha, part, B, out);
+      } else {
+        gemm(op_a, Op::none, alpha, part, B, T{1}, out);
+      }
     });
   }
   gemm(op_a, op_b, alpha, A, B, beta, C);
@@ -129,13 +137,13 @@ void Products<T>::multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X,
     return;
   }
   this->fill(Y, T{0});
-  this->fill(Z, T{0});
   const index_t width = piece_cols(X.cols), share = share_of(A, A.cols);
   const index_t others = (A.cols + share - 1) / share - 1;
   Buffer<T> sums(*this, Z.rows, others * Z.cols);  // the first share has Z itself
-  this->fill(sums, T{0});
+  const auto sum_of = [&](index_t k) { return k == 0 ? Z : sums.mat().columns((k - 1) * Z.cols, Z.cols); };
   for_each_share(A.cols, share, [&](index_t k, index_t first, index_t count) {
-    const Mat<T> sum = k == 0 ? Z : sums.mat().columns((k - 1) * Z.cols, Z.cols);
+    const Mat<T> sum = sum_of(k);
+    this->fill(sum, T{0});
     for (index_t j = first; j < first + count; j += width) {
       const index_t w = std::min(width, first + count - j);
       const Mat<T> y = Y.block(j, 0, w, X.cols);
@@ -143,7 +151,11 @@ void Products<T>::multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X,
       add_by_pieces<T>(Op::none, T{1}, A.columns(j, w), y, sum);
     }
   });
-  for (index_t k = 0; k < others; ++k) this->add(T{1}, sums.mat().columns(k * Z.cols, Z.cols), Z);
+  for_each_share(Z.rows, others > 0 ? share_of(A, Z.rows) : Z.rows, [&](index_t, index_t first, index_t count) {
+    for (index_t k = 1; k <= others; ++k) {
+      this->add(T{1}, sum_of(k).block(first, 0, count, Z.cols), Z.block(first, 0, count, Z.cols));
+    }
+  });
 }
 
 template <class T>
