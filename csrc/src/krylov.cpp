@@ -159,21 +159,15 @@ KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>&
   // Squares lose half of the digits of small values; the basis has them still, for as many products more.
   constexpr double small = std::is_same_v<T, float> ? 0.03 : 1e-5;
   const bool whole = lanczos.width() == 0, all = whole && ritz.sigma[at(r - 1)] < small * ritz.sigma[0];
-  const auto everything = [&] { return lanczos.vectors(lanczos.ritz(lanczos.size()), lanczos.size()); };
-  Buffer<double> back;
-  KrylovTriplets<T> best;
-  if (all) {
-    best = finish.triplets(everything(), r, back);
-  } else {
-    const Buffer<T> images = whole ? Buffer<T>() : lanczos.images(ritz, r);
-    Recurrence known;
-    if (quick && !whole) {
-      known = [&](const std::vector<double>& s, Mat<const double> Zt) {
-        return told_by_recurrence<T>(context.backend().full(), lanczos, ritz, s, Zt);
-      };
-    }
-    best = finish.triplets(lanczos.vectors(ritz, r), r, back, images, known);
+  const Buffer<T> images = whole ? Buffer<T>() : lanczos.images(ritz, r);
+  Recurrence known;
+  if (quick && !whole) {
+    known = [&](const std::vector<double>& s, Mat<const double> Zt) {
+      return told_by_recurrence<T>(context.backend().full(), lanczos, ritz, s, Zt);
+    };
   }
+  Buffer<double> back;
+  KrylovTriplets<T> best = finish.triplets(lanczos.vectors(ritz, all ? lanczos.size() : r), r, back, images, known);
   while (!quick && best.residual > tol && best.residual < kStagnation<T>) {
     const Buffer<double> V = std::move(back);
     orthonormalize_columns(context.backend().full(), V);
@@ -183,7 +177,8 @@ KrylovTriplets<T> refined(const Context& context, Finish<T>& finish, Lanczos<T>&
     if (!helped) break;
   }
   if (!quick && !all && best.residual > tol) {
-    KrylovTriplets<T> next = finish.triplets(everything(), r, back);
+    const index_t size = lanczos.size();
+    KrylovTriplets<T> next = finish.triplets(lanczos.vectors(lanczos.ritz(size), size), r, back);
     if (next.residual < best.residual) best = std::move(next);
   }
   return best;
@@ -309,9 +304,8 @@ KrylovTriplets<T> krylov(const Context& context, const LinearMap<T>& map, const 
 
   if (!finished) done();
   if (adaptive) {  // the values of the basis were a little too small
-    const index_t fewer = rank_of_tail(best.s, params, cap);
-    if (fewer > 0 && fewer < static_cast<index_t>(best.s.size()))
-      best = leading_triplets(context, std::move(best), fewer);
+    const index_t fewer = rank_of_tail(best.s, params, cap), found = static_cast<index_t>(best.s.size());
+    if (fewer > 0 && fewer < found) best = leading_triplets(context, std::move(best), fewer);
   }
   best.converged = best.residual <= params.tol;
   best.columns = lanczos.columns();

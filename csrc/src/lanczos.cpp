@@ -19,7 +19,7 @@ std::size_t at(index_t i) { return static_cast<std::size_t>(i); }
 
 // Cholesky factors with smaller pivots are not trusted: Q would lose more than half of float64's digits.
 constexpr double kCholeskyPivot = 1e-6;
-// A block that lost more than this share to the basis, or to its own other columns, is orthogonalized once more.
+// A block with a column of which the basis leaves less than this share is orthogonalized once more.
 constexpr double kCancelled = 0.5;
 // A block whose columns depend on each other more than this after they were made orthonormal is projected once more: what
 // it loses adds up over the blocks, and in float the last ones of a basis that spans everything would be noise.

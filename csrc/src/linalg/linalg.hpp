@@ -161,8 +161,8 @@ class Backend {
   }
   /// While the returned token lives, primitives on matrices of order n use the threads that pay at that size.
   virtual std::shared_ptr<void> thread_scope(index_t n) = 0;
-  /// While the returned token lives, in this thread: products of large matrices with few columns, which gemm's own threads
-  /// do not pay for, are divided among workers, and all else keeps to one thread.
+  /// While the returned token lives, in this thread: products of large matrices, with few columns as a rule, for which gemm's
+  /// own threads do not pay, are divided among workers, and all else keeps to one thread.
   virtual std::shared_ptr<void> narrow_scope() { return nullptr; }
 };
 

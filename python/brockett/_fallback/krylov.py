@@ -19,7 +19,7 @@ from .._errors import InvalidArgument
 from . import philox
 from ._arrays import Array, Host, Namespace, float64, max_abs, orthonormal, svd_thin, to_device, to_host
 
-#: A column or pivot that lost more than this share is orthogonalized once more.
+#: A column of which the basis leaves less than this share is orthogonalized once more.
 CANCELLED = 0.5
 INDEPENDENT = 0.7
 #: Passes that end in a block orthogonal to the basis whatever it was; three were the most that were seen.
@@ -315,10 +315,10 @@ def krylov(
     eps = 2.0**-52 if M.dtype == M.xp.float64 else 2.0**-23
     stagnation = 400 * eps  # residuals below this may be rounding that refinement takes out
 
-    def refined(r: int, goal: float) -> tuple[Array, Host, Array, float, Array]:
+    def refined(r: int) -> tuple[Array, Host, Array, float, Array]:
         # squares lose half of the digits of small values; the basis has them still, for as many products more
         everything = L.width == 0 and sigma[r - 1] < (1e-5 if M.dtype == M.xp.float64 else 0.03) * sigma[0]
-        found = triplets(L, L.straight(L.ritz(L.size)[2] if everything else Q[:, :r]), r)
+        found = triplets(L, L.straight(Q if everything else Q[:, :r]), r)
         back = found[4]
         # half steps of orthogonal iteration in float64 take the rounding of the Lanczos vectors out
         while goal < found[3] < stagnation:
@@ -339,7 +339,7 @@ def krylov(
         """Or not worth going on: no better by half than what there was."""
         nonlocal best, finished
         r = min(wanted, L.size)
-        now, finished = refined(r, goal), True
+        now, finished = refined(r), True
         before = best[3] if best is not None and len(best[1]) == r else math.inf
         if best is None or now[3] < before:
             best = now

@@ -103,6 +103,7 @@ Pool::Pool(int device) {
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   unsigned long long keep = std::max(kPoolKeeps, total / kPoolShare);
   check(cudaMemPoolCreate(&handle_, &props), "cudaMemPoolCreate");
+  // one that keeps nothing serves as well, only slower
   if (cudaMemPoolSetAttribute(handle_, cudaMemPoolAttrReleaseThreshold, &keep) != cudaSuccess) cudaGetLastError();
 }
 

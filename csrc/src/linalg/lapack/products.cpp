@@ -109,14 +109,15 @@ template <class T>
 void Products<T>::multiply(Op op_a, Op op_b, T alpha, Mat<const T> A, Mat<const T> B, T beta, Mat<T> C) {
   if (C.empty()) return;
   const bool few = few_columns(A, C.cols);
-  if (op_b == Op::none && (few || share_of(A, C.rows) < C.rows)) {
+  const index_t share = share_of(A, C.rows);
+  if (op_b == Op::none && (few || share < C.rows)) {
     if (beta == T{0}) {
       this->fill(C, T{0});
     } else if (beta != T{1}) {
       this->scale(beta, C);
     }
     const bool by_rows = op_a == Op::none;
-    return for_each_share(C.rows, share_of(A, C.rows), [&](index_t, index_t first, index_t count) {
+    return for_each_share(C.rows, share, [&](index_t, index_t first, index_t count) {
       const Mat<const T> part = by_rows ? A.block(first, 0, count, A.cols) : A.columns(first, count);
       const Mat<T> out = C.block(first, 0, count, C.cols);
       if (few) {
@@ -151,7 +152,8 @@ void Products<T>::multiply_there_and_back(Op op, Mat<const T> A, Mat<const T> X,
       add_by_pieces<T>(Op::none, T{1}, A.columns(j, w), y, sum);
     }
   });
-  for_each_share(Z.rows, others > 0 ? share_of(A, Z.rows) : Z.rows, [&](index_t, index_t first, index_t count) {
+  if (others == 0) return;
+  for_each_share(Z.rows, share_of(A, Z.rows), [&](index_t, index_t first, index_t count) {
     for (index_t k = 1; k <= others; ++k) {
       this->add(T{1}, sum_of(k).block(first, 0, count, Z.cols), Z.block(first, 0, count, Z.cols));
     }

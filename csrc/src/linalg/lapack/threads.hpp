@@ -26,7 +26,7 @@ std::shared_ptr<void> threads_for_order(index_t n);
 
 /// Backend::narrow_scope.
 std::shared_ptr<void> share_narrow_products();
-/// Workers that a product with few columns is divided among in this thread: 1 outside such a scope.
+/// Workers that a product with a large matrix is divided among in this thread: 1 outside such a scope.
 int narrow_workers();
 
 /// Backend::for_each.
